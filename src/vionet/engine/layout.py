@@ -1,0 +1,179 @@
+"""Every record that kernels work on, and how large everything may become.
+
+How it works: `State` is what a fabric is (ports, rings, memory maps, forwarding table, ledger);
+`Work` is one worker's private scratch (the frame in hand).  Both are single blocks of memory
+that never move; a kernel receives each as one pointer.
+
+Invariants: every field has one writer at a time.  While the worker runs, the worker writes; the
+control plane writes only while the worker is paused (`fabric.worker`), except `State.stop`.
+Addresses end in `_hva` (host) or `_gpa` (guest-physical); lengths are bytes.
+"""
+
+from typing import Annotated, Final
+
+from vionet.engine.status import DROP_REASONS, LEDGER_KEYS
+from vionet.jit.record import Bytes, Ints, Record, Records, record_type
+
+# --- limits -----------------------------------------------------------------------------------
+PORTS_MAX: Final = 64  # ports of one fabric
+QUEUES_PER_PORT: Final = 2  # one pair; multiqueue widens this
+REGIONS_MAX: Final = 32  # memory regions of one guest (GET_MAX_MEM_SLOTS)
+CHAIN_MAX: Final = 1024  # descriptors of one chain, direct and indirect together (spec SP-03)
+SEGMENTS_MAX: Final = 2 * CHAIN_MAX + 16  # a descriptor may span two regions; plus our own
+BURST_MAX: Final = 64  # frames taken from one port before the next has its turn
+HEAD_LEN: Final = 128  # bytes of a frame copied to be judged
+HEAD_MAX: Final = 512  # the most, where IPv6 extension headers need it
+FRAME_MAX: Final = 65589  # spec RB-02: 14 + 40 + 65535
+FDB_SIZE: Final = 16384  # slots of the forwarding table, a power of two
+FDB_PROBES: Final = 8  # slots looked at for one address
+FDB_PORT_MAX: Final = 4096  # addresses that one port may hold
+EVENTS_MAX: Final = 64  # epoll events taken at once
+PACKET_LEN: Final = 65536 + 4096  # private buffer for one frame read from a tap
+IOV_MAX: Final = 1024  # Linux UIO_MAXIOV
+
+LEDGER_LEN: Final = len(LEDGER_KEYS)
+DROPS_LEN: Final = len(DROP_REASONS)
+
+
+class Region(Record):
+    """One piece of guest memory, mapped here: [gpa, gpa + size) lies at hva."""
+
+    gpa: int
+    size: int
+    hva: int
+
+
+class Queue(Record):
+    """One split virtqueue.  Ring addresses are whole rings inside one region, checked once."""
+
+    desc_hva: int
+    avail_hva: int
+    used_hva: int
+    size: int  # entries, a power of two
+    avail_idx: int  # next entry of the available ring to take, mod 2^16
+    used_idx: int  # next entry of the used ring to write, mod 2^16
+    published_idx: int  # used_idx that the driver has been shown
+    ready: int  # addresses are set and valid
+    started: int  # spec VU-22: kicked, or never going to be
+    enabled: int  # spec VU-22
+    broken: int  # the driver broke the ring; nothing is done until it is set up anew
+    kick_fd: int  # -1: none
+    call_fd: int
+    err_fd: int
+    armed: int  # the driver is asked to kick
+
+
+class Port(Record):
+    """One attachment to the fabric."""
+
+    kind: int  # PortKind
+    up: int  # attached and able to exchange frames
+    features: int  # negotiated
+    header_len: int  # of the virtio-net header on its rings or its tap
+    mergeable: int
+    event_idx: int
+    indirect: int
+    offers_partial: int  # it may send NEEDS_CSUM
+    accepts: int  # Accepts
+    locked: int
+    mac: int  # 48 bits, the first octet highest; 0: none
+    isolated: int
+    mtu: int  # largest L3 packet, 0: no limit but FRAME_MAX
+    fd: int  # of a tap
+    readable: int  # epoll said that the tap has frames
+    fdb_count: int  # addresses learnt here
+    last_src: int  # the source address last learnt here, so that it is not looked up again
+    n_regions: int
+    regions: Annotated[Records[Region], REGIONS_MAX]
+    queues: Annotated[Records[Queue], QUEUES_PER_PORT]
+
+
+class FdbEntry(Record):
+    """One address: key is 0 for an empty slot, else the MAC address plus VLAN above bit 48."""
+
+    key: int
+    port: int
+    seen_ns: int
+    fixed: int  # a locked port's own address: never moves, never ages
+
+
+class State(Record):
+    """A whole fabric."""
+
+    stop: int  # the control plane asks the worker to return
+    kind: int  # FabricKind
+    n_ports: int  # slots below this may be in use
+    ageing_ns: int
+    spin_ns: int  # how long an idle worker polls before it sleeps
+    epoll_fd: int
+    wake_fd: int  # eventfd: the control plane wants attention
+    now_ns: int
+    ports: Annotated[Records[Port], PORTS_MAX]
+    ledger: Annotated[Ints, PORTS_MAX, LEDGER_LEN]
+    drops: Annotated[Ints, PORTS_MAX, DROPS_LEN]
+    fdb: Annotated[Records[FdbEntry], FDB_SIZE]
+
+
+class Frame(Record):
+    """The frame in hand: where its bytes are, and what its headers say."""
+
+    length: int  # bytes, virtio-net header not counted; trimmed where the plan needs it
+    head_len: int  # bytes of it in Work.head
+    n_segs: int  # scatter list of the rest, Work.seg_*
+    flags: int  # of the virtio-net header
+    gso_type: int
+    csum_start: int
+    csum_offset: int
+    state: int  # Csum of the L4 checksum
+    outer: int  # Csum of the outermost L4 checksum; differs from state for INNER_PARTIAL
+    l3_off: int
+    l3: int  # ethertype, VLAN tags skipped
+    l4_off: int  # 0: no L4 header was found
+    l4: int  # IP protocol of the L4 header
+    l4_len: int  # bytes from l4_off to the end of the IP datagram
+    fragment: int
+    routed: int  # IPv6 routing header with segments left: pseudo-header not ours to know
+    dhcp: int
+    bad_len: int  # the IP header's length does not fit the frame
+    dst: int  # 48 bits
+    src: int
+    needs_more: int  # parsing stopped at the end of the head copy
+
+
+class Work(Record):
+    """One worker's scratch."""
+
+    head_hva: int  # addresses of the arrays below
+    vhdr_hva: int
+    packet_hva: int
+    iov_hva: int
+    events_hva: int
+    clock_hva: int
+    one_hva: int
+    n_touched: int
+    n_dst: int
+    dst_len: int  # bytes that the chosen receive buffers can hold
+    n_chains: int
+    frame: Annotated[Records[Frame], 1]
+    touched: Annotated[Ints, PORTS_MAX]  # ports whose rx ring has unpublished entries
+    is_touched: Annotated[Ints, PORTS_MAX]
+    seg_hva: Annotated[Ints, SEGMENTS_MAX]
+    seg_len: Annotated[Ints, SEGMENTS_MAX]
+    dst_hva: Annotated[Ints, SEGMENTS_MAX]
+    dst_seg_len: Annotated[Ints, SEGMENTS_MAX]
+    chain_head: Annotated[Ints, CHAIN_MAX]  # receive chains chosen for the frame in hand
+    chain_len: Annotated[Ints, CHAIN_MAX]
+    iov: Annotated[Ints, 2 * IOV_MAX]
+    events: Annotated[Ints, 2 * EVENTS_MAX]
+    clock: Annotated[Ints, 2]
+    one: Annotated[Ints, 1]
+    vhdr: Annotated[Bytes, 16]
+    head: Annotated[Bytes, 64 + HEAD_MAX]  # 64 bytes of room in front for the header going out
+    packet: Annotated[Bytes, PACKET_LEN]
+
+
+STATE = record_type(State)
+WORK = record_type(Work)
+PORT = record_type(Port)
+QUEUE = record_type(Queue)
+FRAME = record_type(Frame)

@@ -1,0 +1,142 @@
+"""The intrinsics behind `raw`: LLVM instructions that Numba does not offer.
+
+Each is a few lines of IR over an int64 address, typed by a stub that mypy sees, and cacheable.
+They exist only inside compiled code; the control plane calls kernels instead.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from vionet.jit.kernel import INT, kernel
+
+_I64 = ir.IntType(64)
+
+
+def _load(bits: int, ordering: str | None = None) -> Any:
+    def typed(typingctx: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            word = ir.IntType(bits)
+            pointer = builder.inttoptr(args[0], word.as_pointer())
+            if ordering is None:
+                value = builder.load(pointer, align=1)
+            else:
+                value = builder.load_atomic(pointer, ordering, bits // 8)
+            return value if bits == 64 else builder.zext(value, _I64)
+
+        return types.int64(types.int64), generate
+
+    return typed
+
+
+def _store(bits: int, ordering: str | None = None) -> Any:
+    def typed(typingctx: Any, address: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            word = ir.IntType(bits)
+            pointer = builder.inttoptr(args[0], word.as_pointer())
+            narrow = args[1] if bits == 64 else builder.trunc(args[1], word)
+            if ordering is None:
+                builder.store(narrow, pointer, align=1)
+            else:
+                builder.store_atomic(narrow, pointer, ordering, bits // 8)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), generate
+
+    return typed
+
+
+load_u8: Callable[[int], int] = intrinsic(_load(8))
+load_u16: Callable[[int], int] = intrinsic(_load(16))
+load_u32: Callable[[int], int] = intrinsic(_load(32))
+load_i64: Callable[[int], int] = intrinsic(_load(64))
+store_u8: Callable[[int, int], None] = intrinsic(_store(8))
+store_u16: Callable[[int, int], None] = intrinsic(_store(16))
+store_u32: Callable[[int, int], None] = intrinsic(_store(32))
+store_i64: Callable[[int, int], None] = intrinsic(_store(64))
+load_acquire_u16: Callable[[int], int] = intrinsic(_load(16, "acquire"))
+load_acquire_i64: Callable[[int], int] = intrinsic(_load(64, "acquire"))
+store_release_u16: Callable[[int, int], None] = intrinsic(_store(16, "release"))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _fence(typingctx: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _prefetch(typingctx: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        pointer = builder.inttoptr(args[0], byte)
+        builder.call(function, [pointer, i32(0), i32(3), i32(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _relax(typingctx: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        # PAUSE on x86; elsewhere nothing.
+        if builder.module.triple.startswith(("x86_64", "i386", "i686")):
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(
+                cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), []
+            )
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _as_words(typingctx: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], ir.IntType(32).as_pointer())
+
+    return types.CPointer(types.uint32)(types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _copy(typingctx: Any, destination: Any, source: Any, length: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte = ir.IntType(8).as_pointer()
+        pointers = [builder.inttoptr(arg, byte) for arg in args[:2]]
+        cgutils.raw_memcpy(builder, pointers[0], pointers[1], args[2], 1, 1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+fence: Callable[[], None] = _fence
+prefetch: Callable[[int], None] = _prefetch
+relax: Callable[[], None] = _relax
+copy: Callable[[int, int, int], None] = _copy
+
+
+@kernel(INT, INT, INT)
+def sum_words(address: int, length: int) -> int:
+    """The sum of the 32-bit words in `length` bytes, an odd tail padded with zeros.
+
+    Indexing a typed pointer from 0 is what LLVM vectorises: 43-49 GB/s of cached data.
+    """
+    words = _as_words(address)
+    total = np.int64(0)
+    for i in range(length >> 2):
+        total += np.int64(words[i])
+    rest = length & 3
+    base = address + (length & ~3)
+    for i in range(rest):
+        total += load_u8(base + i) << (8 * i)
+    return total

@@ -1,0 +1,101 @@
+"""Which lane this process runs in, and where its machine code is kept.
+
+How it works: Numba reads its cache directory when it is imported and keys a cached function on
+the function's own file only, so a caller would keep the old code of a callee edited in another
+file.  The directory is therefore named by a hash of every source that can hold a kernel, Numba's
+version and the lane.  Where it cannot be written, a temporary directory serves this process.
+
+Invariant: this module is imported before Numba, and imports neither Numba nor NumPy.
+"""
+
+import atexit
+import contextlib
+import hashlib
+import importlib.metadata
+import os
+import shutil
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+_ROOT: Final = Path(__file__).resolve().parent.parent
+# The folders below src/vionet that may hold kernels.
+_KERNEL_FOLDERS: Final = ("jit", "spec", "engine", "bench")
+
+
+class Lane(StrEnum):
+    """How kernels run."""
+
+    COMPILED = "compiled"
+    BOUNDS = "bounds"
+    INTERPRETED = "interpreted"
+
+
+def kernel_sources() -> list[Path]:
+    """Every file whose text can end up in a kernel, sorted."""
+    return sorted(
+        path for folder in _KERNEL_FOLDERS for path in (_ROOT / folder).glob("**/*.py")
+    )
+
+
+def _source_hash(lane: Lane) -> str:
+    digest = hashlib.sha256()
+    digest.update(f"{importlib.metadata.version('numba')} {lane}".encode())
+    for path in kernel_sources():
+        digest.update(path.relative_to(_ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:20]
+
+
+def _cache_base() -> Path:
+    named = os.environ.get("VIONET_CACHE_DIR")
+    if named:
+        return Path(named)
+    home = os.environ.get("XDG_CACHE_HOME")
+    return Path(home) / "vionet" if home else Path("~/.cache/vionet").expanduser()
+
+
+def _usable_cache(lane: Lane) -> Path:
+    """A writable directory for this lane and these sources; older siblings are removed."""
+    base = _cache_base() / lane
+    path = base / _source_hash(lane)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except (OSError, RuntimeError):
+        path = Path(tempfile.mkdtemp(prefix="vionet-cache-"))
+        atexit.register(shutil.rmtree, path, ignore_errors=True)
+        return path
+    _forget_old(base, keep=path)
+    return path
+
+
+def _forget_old(base: Path, keep: Path, generations: int = 4) -> None:
+    """Keep the few newest cache generations; another checkout may still use them."""
+    with contextlib.suppress(OSError):
+        older = sorted(
+            (p for p in base.iterdir() if p.is_dir() and p != keep),
+            key=lambda p: p.stat().st_mtime,
+            reverse=True,
+        )
+        for path in older[generations:]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _choose() -> Lane:
+    name = os.environ.get("VIONET_LANE", Lane.COMPILED)
+    try:
+        return Lane(name)
+    except ValueError:
+        raise SystemExit(
+            f"vionet: VIONET_LANE={name}: unknown lane; use one of {', '.join(Lane)}"
+        ) from None
+
+
+LANE: Final = _choose()
+CACHE_DIR: Final = None if LANE is Lane.INTERPRETED else _usable_cache(LANE)
+if CACHE_DIR is not None:
+    os.environ["NUMBA_CACHE_DIR"] = str(CACHE_DIR)
+# Numba's caller-side parallel layers and SVML are never used; keep its start light.
+os.environ.setdefault("NUMBA_DISABLE_INTEL_SVML", "1")

@@ -1,0 +1,116 @@
+"""Raw memory: loads, stores, ordering, prefetch and copies by address.
+
+Addresses and values are int64; a load widens without sign.  Only `engine/guest.py` and the ring
+modules, which have compared every address and length with the memory map, may call these.
+
+Ordering: `load_acquire_u16` and `store_release_u16` for ring indices; `fence` is a full barrier,
+needed where a store has to be seen before a later load (event index, spec SP-29, SP-30).
+"""
+
+import ctypes
+
+from vionet.jit.lane import LANE, Lane
+
+if LANE is Lane.INTERPRETED:
+
+    def load_u8(address: int) -> int:
+        """The byte at `address`."""
+        return ctypes.c_uint8.from_address(int(address)).value
+
+    def load_u16(address: int) -> int:
+        """The 16-bit word at `address`, host order."""
+        return ctypes.c_uint16.from_address(int(address)).value
+
+    def load_u32(address: int) -> int:
+        """The 32-bit word at `address`, host order."""
+        return ctypes.c_uint32.from_address(int(address)).value
+
+    def load_i64(address: int) -> int:
+        """The 64-bit word at `address`, as a signed number."""
+        return ctypes.c_int64.from_address(int(address)).value
+
+    def store_u8(address: int, value: int) -> None:
+        """Store the low byte of `value`."""
+        ctypes.c_uint8.from_address(int(address)).value = int(value)
+
+    def store_u16(address: int, value: int) -> None:
+        """Store the low 16 bits of `value`."""
+        ctypes.c_uint16.from_address(int(address)).value = int(value)
+
+    def store_u32(address: int, value: int) -> None:
+        """Store the low 32 bits of `value`."""
+        ctypes.c_uint32.from_address(int(address)).value = int(value)
+
+    def store_i64(address: int, value: int) -> None:
+        """Store 64 bits."""
+        ctypes.c_int64.from_address(int(address)).value = int(value)
+
+    def load_acquire_u16(address: int) -> int:
+        """Load; no later access may be moved before it."""
+        return load_u16(address)
+
+    def store_release_u16(address: int, value: int) -> None:
+        """Store; no earlier access may be moved after it."""
+        store_u16(address, value)
+
+    def load_acquire_i64(address: int) -> int:
+        """Load; no later access may be moved before it."""
+        return load_i64(address)
+
+    def fence() -> None:
+        """Full memory barrier."""
+
+    def prefetch(address: int) -> None:
+        """Hint that the line at `address` will be read; harmless for any address."""
+
+    def relax() -> None:
+        """Tell the processor that this is a spin loop."""
+
+    def copy(destination: int, source: int, length: int) -> None:
+        """Copy `length` bytes between areas that do not overlap."""
+        ctypes.memmove(int(destination), int(source), int(length))
+
+    def sum_words(address: int, length: int) -> int:
+        """The sum of the 32-bit words in `length` bytes, an odd tail padded with zeros."""
+        data = ctypes.string_at(int(address), int(length))
+        data += b"\0" * (-len(data) % 4)
+        return sum(memoryview(data).cast("I"))
+
+else:
+    from vionet.jit.intrinsic import (
+        copy,
+        fence,
+        load_acquire_i64,
+        load_acquire_u16,
+        load_i64,
+        load_u8,
+        load_u16,
+        load_u32,
+        prefetch,
+        relax,
+        store_i64,
+        store_release_u16,
+        store_u8,
+        store_u16,
+        store_u32,
+        sum_words,
+    )
+
+__all__ = [
+    "copy",
+    "fence",
+    "load_acquire_i64",
+    "load_acquire_u16",
+    "load_i64",
+    "load_u8",
+    "load_u16",
+    "load_u32",
+    "prefetch",
+    "relax",
+    "store_i64",
+    "store_release_u16",
+    "store_u8",
+    "store_u16",
+    "store_u32",
+    "sum_words",
+]

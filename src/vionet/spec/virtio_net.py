@@ -1,0 +1,111 @@
+"""virtio-net: feature bits, the packet header, the configuration space.
+
+Source: VIRTIO 1.2 section 5.1 (numbers of 1.3 and 1.4 where they came later); spec 1.1 to 1.3.
+"""
+
+import struct
+from typing import Final, NamedTuple, Self
+
+# --- feature bits (spec FB-01 to FB-35) -------------------------------------------------------
+VIRTIO_NET_F_CSUM: Final = 0
+VIRTIO_NET_F_GUEST_CSUM: Final = 1
+VIRTIO_NET_F_CTRL_GUEST_OFFLOADS: Final = 2
+VIRTIO_NET_F_MTU: Final = 3
+VIRTIO_NET_F_MAC: Final = 5
+VIRTIO_NET_F_GSO: Final = 6
+VIRTIO_NET_F_GUEST_TSO4: Final = 7
+VIRTIO_NET_F_GUEST_TSO6: Final = 8
+VIRTIO_NET_F_GUEST_ECN: Final = 9
+VIRTIO_NET_F_GUEST_UFO: Final = 10
+VIRTIO_NET_F_HOST_TSO4: Final = 11
+VIRTIO_NET_F_HOST_TSO6: Final = 12
+VIRTIO_NET_F_HOST_ECN: Final = 13
+VIRTIO_NET_F_HOST_UFO: Final = 14
+VIRTIO_NET_F_MRG_RXBUF: Final = 15
+VIRTIO_NET_F_STATUS: Final = 16
+VIRTIO_NET_F_CTRL_VQ: Final = 17
+VIRTIO_NET_F_CTRL_RX: Final = 18
+VIRTIO_NET_F_CTRL_VLAN: Final = 19
+VIRTIO_NET_F_CTRL_RX_EXTRA: Final = 20
+VIRTIO_NET_F_GUEST_ANNOUNCE: Final = 21
+VIRTIO_NET_F_MQ: Final = 22
+VIRTIO_NET_F_CTRL_MAC_ADDR: Final = 23
+VIRTIO_NET_F_DEVICE_STATS: Final = 50
+VIRTIO_NET_F_HASH_TUNNEL: Final = 51
+VIRTIO_NET_F_VQ_NOTF_COAL: Final = 52
+VIRTIO_NET_F_NOTF_COAL: Final = 53
+VIRTIO_NET_F_GUEST_USO4: Final = 54
+VIRTIO_NET_F_GUEST_USO6: Final = 55
+VIRTIO_NET_F_HOST_USO: Final = 56
+VIRTIO_NET_F_HASH_REPORT: Final = 57
+VIRTIO_NET_F_GUEST_HDRLEN: Final = 59
+VIRTIO_NET_F_RSS: Final = 60
+VIRTIO_NET_F_RSC_EXT: Final = 61
+VIRTIO_NET_F_STANDBY: Final = 62
+VIRTIO_NET_F_SPEED_DUPLEX: Final = 63
+
+# --- packet header (spec HD-01 to HD-05) ------------------------------------------------------
+VIRTIO_NET_HDR_F_NEEDS_CSUM: Final = 1
+VIRTIO_NET_HDR_F_DATA_VALID: Final = 2
+VIRTIO_NET_HDR_F_RSC_INFO: Final = 4
+
+VIRTIO_NET_HDR_GSO_NONE: Final = 0
+VIRTIO_NET_HDR_GSO_TCPV4: Final = 1
+VIRTIO_NET_HDR_GSO_UDP: Final = 3
+VIRTIO_NET_HDR_GSO_TCPV6: Final = 4
+VIRTIO_NET_HDR_GSO_UDP_L4: Final = 5
+VIRTIO_NET_HDR_GSO_ECN: Final = 0x80
+
+VIRTIO_NET_HDR_LEN_LEGACY: Final = 10  # without num_buffers
+VIRTIO_NET_HDR_LEN: Final = 12  # VERSION_1 or MRG_RXBUF
+
+# Offsets inside the header.
+HDR_FLAGS: Final = 0
+HDR_GSO_TYPE: Final = 1
+HDR_HDR_LEN: Final = 2
+HDR_GSO_SIZE: Final = 4
+HDR_CSUM_START: Final = 6
+HDR_CSUM_OFFSET: Final = 8
+HDR_NUM_BUFFERS: Final = 10
+
+# Queue indices of the first pair (spec CF-01).
+RECEIVEQ1: Final = 0
+TRANSMITQ1: Final = 1
+
+# --- configuration space (spec CF-03) ---------------------------------------------------------
+VIRTIO_NET_S_LINK_UP: Final = 1
+VIRTIO_NET_S_ANNOUNCE: Final = 2
+CONFIG_LAYOUT: Final = struct.Struct("<6sHHHIBBHII")
+MTU_MIN: Final = 68  # spec CF-06
+MTU_MAX: Final = 65535
+
+_HEADER: Final = struct.Struct("<BBHHHHH")
+
+
+class NetHeader(NamedTuple):
+    """`struct virtio_net_hdr`, for people and tests; the engine reads the bytes themselves."""
+
+    flags: int = 0
+    gso_type: int = 0
+    hdr_len: int = 0
+    gso_size: int = 0
+    csum_start: int = 0
+    csum_offset: int = 0
+    num_buffers: int = 0
+
+    def pack(self, length: int = VIRTIO_NET_HDR_LEN) -> bytes:
+        """The header's first `length` bytes (10 or 12), little-endian."""
+        return _HEADER.pack(*self)[:length]
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """Read 10 or 12 bytes; `num_buffers` of a header of 10 bytes is 0."""
+        return cls(*_HEADER.unpack(bytes(data).ljust(VIRTIO_NET_HDR_LEN, b"\0")))
+
+
+def header_len(features: int) -> int:
+    """Length of the packet header under the negotiated `features` (spec HD-04, HD-05)."""
+    version_1 = 1 << 32
+    if features & (version_1 | 1 << VIRTIO_NET_F_MRG_RXBUF):
+        return VIRTIO_NET_HDR_LEN
+    return VIRTIO_NET_HDR_LEN_LEGACY
