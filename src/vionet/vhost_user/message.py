@@ -3,13 +3,13 @@
 How it works: `Message` is one request or reply; `Decoder` takes bytes as they come off a stream
 socket and gives back whole messages.  File descriptors travel beside the bytes (SCM_RIGHTS); who
 reads the socket hands them to `Decoder.feed` with the bytes that they came with, and they belong
-to the message whose header those bytes began.
+to the message of which those bytes are part.
 
 Trust: the bytes are the peer's.  A header is believed only after its version and its size have
 been bounded; a wrong one is a `ProtocolError`, and the stream is not usable afterwards.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from vionet.spec import vhost_user as vu
@@ -53,13 +53,18 @@ class Message:
 
 @dataclass(slots=True)
 class Decoder:
-    """Cuts a byte stream into messages; never holds more than one message and one read."""
+    """Cuts a byte stream into messages; never holds more than one.
+
+    The kernel may join bytes of several sends in one read and gives the descriptors of the last,
+    so a read must never go past the end of a message: read at most `wanted` bytes at a time.
+    """
 
     _data: bytearray = field(default_factory=bytearray)
     _fds: list[int] = field(default_factory=list)
+    wanted: int = vu.HEADER.size
 
-    def feed(self, data: bytes, fds: tuple[int, ...] = ()) -> Iterator[Message]:
-        """Take what one read gave; yield each message that is now whole.
+    def feed(self, data: bytes, fds: Iterable[int] = ()) -> Message | None:
+        """Take what one read of at most `wanted` bytes gave; return the message once whole.
 
         Raises `ProtocolError` on a version other than 1, a payload over `PAYLOAD_MAX`, or more
         descriptors than one message may carry.  The descriptors held so far stay in `take_fds`.
@@ -68,18 +73,26 @@ class Decoder:
         self._fds += fds
         if len(self._fds) > vu.FDS_MAX:
             raise ProtocolError(f"more than {vu.FDS_MAX} file descriptors in one message")
-        while len(self._data) >= vu.HEADER.size:
-            request, flags, size = vu.HEADER.unpack_from(self._data)
-            if flags & vu.VERSION_MASK != vu.VERSION:
-                raise ProtocolError(f"message version {flags & vu.VERSION_MASK}, expected 1")
-            if size > vu.PAYLOAD_MAX:
-                raise ProtocolError(f"payload of {size} bytes, at most {vu.PAYLOAD_MAX}")
-            end = vu.HEADER.size + size
-            if len(self._data) < end:
-                return
-            payload = bytes(self._data[vu.HEADER.size : end])
-            del self._data[:end]
-            yield Message(request, payload, self.take_fds(), flags)
+        if len(self._data) < vu.HEADER.size:
+            self.wanted = vu.HEADER.size - len(self._data)
+            return None
+        request, flags, size = vu.HEADER.unpack_from(self._data)
+        if flags & vu.VERSION_MASK != vu.VERSION:
+            raise ProtocolError(f"message version {flags & vu.VERSION_MASK}, expected 1")
+        if size > vu.PAYLOAD_MAX:
+            raise ProtocolError(f"payload of {size} bytes, at most {vu.PAYLOAD_MAX}")
+        self.wanted = vu.HEADER.size + size - len(self._data)
+        if self.wanted:
+            return None
+        payload = bytes(self._data[vu.HEADER.size :])
+        self._data.clear()
+        self.wanted = vu.HEADER.size
+        return Message(request, payload, self.take_fds(), flags)
+
+    @property
+    def midway(self) -> bool:
+        """A message has begun and is not complete."""
+        return bool(self._data)
 
     def take_fds(self) -> tuple[int, ...]:
         """Hand over the descriptors that no message has taken yet."""
