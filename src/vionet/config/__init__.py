@@ -1,0 +1,1 @@
+"""What a person writes: the grammar of ports and their options."""

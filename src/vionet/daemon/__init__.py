@@ -1,0 +1,1 @@
+"""What a foreground command serves: the control socket and its status document."""

@@ -1,0 +1,1 @@
+"""Switch and wire: ports, policy, and the worker thread that runs the engine."""

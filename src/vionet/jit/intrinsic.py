@@ -139,4 +139,4 @@ def sum_words(address: int, length: int) -> int:
     base = address + (length & ~3)
     for i in range(rest):
         total += load_u8(base + i) << (8 * i)
-    return total
+    return int(total)

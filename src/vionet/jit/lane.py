@@ -34,9 +34,7 @@ class Lane(StrEnum):
 
 def kernel_sources() -> list[Path]:
     """Every file whose text can end up in a kernel, sorted."""
-    return sorted(
-        path for folder in _KERNEL_FOLDERS for path in (_ROOT / folder).glob("**/*.py")
-    )
+    return sorted(path for folder in _KERNEL_FOLDERS for path in (_ROOT / folder).glob("**/*.py"))
 
 
 def _source_hash(lane: Lane) -> str:

@@ -77,7 +77,7 @@ if LANE is Lane.INTERPRETED:
         return sum(memoryview(data).cast("I"))
 
 else:
-    from vionet.jit.intrinsic import (
+    from vionet.jit.intrinsic import (  # type: ignore[assignment]
         copy,
         fence,
         load_acquire_i64,
