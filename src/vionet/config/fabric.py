@@ -1,0 +1,75 @@
+"""The ports of one command together: `NAME=PORT …` of a switch, the two PORTs of a wire."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from vionet.config.option import ConfigError
+from vionet.config.port import PortConfig, parse_port
+from vionet.engine.status import FabricKind
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}")
+_NAME_RULE: Final = "use up to 32 letters, digits, dots, dashes and underscores"
+_WIRE_NAMES: Final = ("a", "b")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FabricConfig:
+    """One switch or one wire as a person asked for it."""
+
+    name: str
+    kind: FabricKind
+    ports: tuple[PortConfig, ...]
+
+
+def parse_name(text: str, where: str) -> str:
+    """The name of a port or a fabric; it becomes part of file names and log lines."""
+    if not _NAME.fullmatch(text):
+        raise ConfigError(where, f"{text!r} cannot be a name; {_NAME_RULE}")
+    return text
+
+
+def parse_switch(name: str, texts: Sequence[str]) -> FabricConfig:
+    """A switch from its `NAME=PORT` arguments."""
+    ports = []
+    for text in texts:
+        label, equals, port = text.partition("=")
+        # `guest:/run/a=b` has an equals sign, but no name in front of it.
+        if not equals or ":" in label or "," in label:
+            raise ConfigError(text, f"the port needs a name; write a={text}")
+        ports.append(parse_port(parse_name(label, text), port))
+    return _joined(name, FabricKind.SWITCH, ports)
+
+
+def parse_wire(name: str, texts: Sequence[str]) -> FabricConfig:
+    """A wire from its two `PORT` arguments, which may be named as those of a switch are."""
+    if len(texts) != 2:
+        raise ConfigError("wire", f"{len(texts)} ports; a wire joins exactly two")
+    ports = []
+    for default, text in zip(_WIRE_NAMES, texts, strict=True):
+        label, equals, port = text.partition("=")
+        named = bool(equals) and ":" not in label and "," not in label
+        label = parse_name(label, text) if named else default
+        ports.append(parse_port(label, port if named else text))
+    return _joined(name, FabricKind.WIRE, ports)
+
+
+def _joined(name: str, kind: FabricKind, ports: Sequence[PortConfig]) -> FabricConfig:
+    """Refuse two ports that claim the same thing."""
+    claims: dict[tuple[str, object], str] = {}
+    for port in ports:
+        mine: list[tuple[str, object]] = [("the name", port.name)]
+        if port.where:
+            mine.append((f"{port.kind}:{port.where}", ""))
+        if port.fd is not None:
+            mine.append((f"fd={port.fd}", ""))
+        if port.mac is not None:
+            mine.append((f"mac={port.mac_text}", ""))
+        for claim in mine:
+            if claim in claims:
+                what = " ".join(filter(None, map(str, claim)))
+                problem = f"{what} is taken by port {claims[claim]} too; change one of them"
+                raise ConfigError(port.name, problem)
+            claims[claim] = port.name
+    return FabricConfig(name=parse_name(name, "--name"), kind=kind, ports=tuple(ports))

@@ -1,0 +1,111 @@
+"""The values of single options: text in, value or one clear line out.
+
+Each reader takes the value's text and returns it converted, or raises ValueError with what is
+wrong and how to mend it; `port` adds where it was.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from typing import Final
+
+from vionet.engine.status import Policy
+from vionet.spec.virtio_net import MTU_MAX, MTU_MIN
+
+_MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.IGNORECASE)
+_GROUP: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
+_MULTICAST: Final = 1 << 40
+_BROADCAST: Final = (1 << 48) - 1
+_FD_MAX: Final = 1 << 20
+
+
+class ConfigError(ValueError):
+    """A mistake in what a person wrote: `where: what; how to mend it`, one line."""
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(f"{where}: {problem}".replace("\n", "\\n"))
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """`did you mean …?` when one of `known` is near, else the list of them."""
+    choices = list(known)
+    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else f"use one of {', '.join(choices)}"
+
+
+def mac(text: str) -> int:
+    """A unicast Ethernet address as 48 bits, the first octet highest."""
+    if not _MAC.fullmatch(text):
+        raise ValueError("not an Ethernet address; write six octets as 52:54:00:12:34:56")
+    value = int(text.replace(":", ""), 16)
+    if value == _BROADCAST:
+        raise ValueError("the broadcast address; a port needs an address of its own")
+    if value & _MULTICAST:
+        raise ValueError(
+            "a multicast address; the first octet must be even, as in 52:54:00:12:34:56"
+        )
+    if value == 0:
+        raise ValueError("no address at all; write one as 52:54:00:12:34:56")
+    return value
+
+
+def mac_text(value: int) -> str:
+    """An address of 48 bits the way people write it."""
+    return value.to_bytes(6, "big").hex(":")
+
+
+def policy(text: str) -> Policy:
+    """uniform, natural or complete."""
+    names = {policy.name.lower(): policy for policy in Policy}
+    if text not in names:
+        raise ValueError(f"no such policy; {suggest(text, names)}")
+    return names[text]
+
+
+def mtu(text: str) -> int:
+    """The largest layer 3 packet."""
+    return _number(text, MTU_MIN, MTU_MAX)
+
+
+def fd(text: str) -> int:
+    """The number of a descriptor that vionet was started with."""
+    return _number(text, 0, _FD_MAX)
+
+
+def _number(text: str, low: int, high: int) -> int:
+    # isdecimal alone accepts the digits of every script.
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise ValueError(f"not a number; use one from {low} to {high}")
+    if not low <= int(text) <= high:
+        raise ValueError(f"out of range; use a number from {low} to {high}")
+    return int(text)
+
+
+def mode(text: str) -> int:
+    """The permission bits of a socket, octal."""
+    if not re.fullmatch(r"0?[0-7]{3}", text):
+        raise ValueError("not permission bits; write them in octal, as in 0660")
+    return int(text, 8)
+
+
+def group(text: str) -> str:
+    """The name or the number of a group; whether it exists is seen when the socket is made."""
+    if not _GROUP.fullmatch(text):
+        raise ValueError("not a group; give a name or a number, as in group=kvm")
+    return text
+
+
+def address(text: str) -> IPv4Interface | IPv6Interface:
+    """An IP address with its prefix length."""
+    if "/" not in text:
+        raise ValueError("without prefix length; write it as 192.0.2.1/24 or fd00::1/64")
+    try:
+        value = ip_interface(text)
+    except ValueError:
+        raise ValueError(
+            "not an address with prefix length; write it as 192.0.2.1/24 or fd00::1/64"
+        ) from None
+    if "%" in text or value.ip.is_multicast or value.ip.is_unspecified:
+        raise ValueError("not an address that an interface can have; use a unicast address")
+    return value

@@ -1,0 +1,117 @@
+"""Settings of a host's network interface: address, MTU, link state, IP addresses.
+
+How it works: the old ioctls on any socket, and one rtnetlink request where they cannot do it (IPv6,
+several addresses).  Needs CAP_NET_ADMIN to change anything; raises OSError as the kernel does.
+"""
+
+import contextlib
+import fcntl
+import os
+import socket
+import struct
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import Final
+
+IFNAMSIZ: Final = 16
+IFREQ_LEN: Final = 40
+IFF_UP: Final = 1
+
+# linux/sockios.h
+_SIOCGIFFLAGS: Final = 0x8913
+_SIOCSIFFLAGS: Final = 0x8914
+_SIOCGIFMTU: Final = 0x8921
+_SIOCSIFMTU: Final = 0x8922
+_SIOCSIFHWADDR: Final = 0x8924
+_ARPHRD_ETHER: Final = 1
+
+# linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h
+_RTM_NEWADDR: Final = 20
+_NLM_F_REQUEST_ACK_CREATE_EXCL: Final = 0x1 | 0x4 | 0x400 | 0x200
+_IFA_ADDRESS: Final = 1
+_IFA_LOCAL: Final = 2
+_IFA_FLAGS: Final = 8
+_IFA_F_NODAD: Final = 0x02
+_NLMSGHDR: Final = struct.Struct("=IHHII")
+_IFADDRMSG: Final = struct.Struct("=BBBBI")
+
+
+def ifreq(name: str, flags: int = 0) -> bytes:
+    """A `struct ifreq` with 16 bits of flags."""
+    return struct.pack("=16sH22x", os.fsencode(name), flags)
+
+
+def unpack_ifreq(request: bytes | bytearray) -> tuple[str, int]:
+    """Name and flags of a `struct ifreq`."""
+    name, flags = struct.unpack_from("=16sH", request)
+    return os.fsdecode(name.rstrip(b"\0")), flags
+
+
+def exists(name: str) -> bool:
+    """Whether this network namespace has an interface of that name."""
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
+
+
+def mtu(name: str) -> int:
+    """The interface's MTU."""
+    answer = _ioctl(_SIOCGIFMTU, ifreq(name))
+    return int(struct.unpack_from("=i", answer, IFNAMSIZ)[0])
+
+
+def set_mtu(name: str, value: int) -> None:
+    """Change the interface's MTU."""
+    _ioctl(_SIOCSIFMTU, struct.pack("=16si20x", os.fsencode(name), value))
+
+
+def set_mac(name: str, mac: int) -> None:
+    """Change the interface's Ethernet address, 48 bits, the first octet highest."""
+    octets = mac.to_bytes(6, "big")
+    _ioctl(_SIOCSIFHWADDR, struct.pack("=16sH6s16x", os.fsencode(name), _ARPHRD_ETHER, octets))
+
+
+def link_up(name: str) -> bool:
+    """Whether the interface is set up."""
+    return bool(unpack_ifreq(_ioctl(_SIOCGIFFLAGS, ifreq(name)))[1] & IFF_UP)
+
+
+def set_link_up(name: str) -> None:
+    """Set the interface up."""
+    flags = unpack_ifreq(_ioctl(_SIOCGIFFLAGS, ifreq(name)))[1]
+    _ioctl(_SIOCSIFFLAGS, ifreq(name, flags | IFF_UP))
+
+
+def _ioctl(request: int, argument: bytes) -> bytes:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+        return fcntl.ioctl(probe, request, argument)
+
+
+def add_address(name: str, address: IPv4Interface | IPv6Interface) -> None:
+    """Give the interface an IP address; usable at once (no duplicate address detection)."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    index = socket.if_nametoindex(name)
+    body = _IFADDRMSG.pack(family, address.network.prefixlen, 0, 0, index)
+    for kind in (_IFA_LOCAL, _IFA_ADDRESS):
+        body += _attribute(kind, address.ip.packed)
+    if family == socket.AF_INET6:
+        body += _attribute(_IFA_FLAGS, struct.pack("=I", _IFA_F_NODAD))
+    length = _NLMSGHDR.size + len(body)
+    header = _NLMSGHDR.pack(length, _RTM_NEWADDR, _NLM_F_REQUEST_ACK_CREATE_EXCL, 1, 0)
+    with contextlib.closing(
+        socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+        )
+    ) as netlink:
+        netlink.settimeout(5)
+        netlink.sendto(header + body, (0, 0))
+        answer = netlink.recv(4096)
+    # struct nlmsgerr follows the header: 0, or a negative errno.
+    (code,) = struct.unpack_from("=i", answer, _NLMSGHDR.size)
+    if code:
+        raise OSError(-code, os.strerror(-code))
+
+
+def _attribute(kind: int, payload: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(payload), kind) + payload + bytes(-len(payload) % 4)

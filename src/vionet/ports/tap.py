@@ -1,0 +1,311 @@
+"""Opening a tap so that frames keep their checksum state on the way in and out.
+
+How it works: `/dev/net/tun` with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR (spec TP-01) and a header
+of 12 bytes, always: the kernel reads and writes only the first 10 (spec TP-02), and 12 is what
+the rings of every modern guest have, so a guest's header and payload go out in one `writev`
+without being moved.  What the kernel takes is tried, not assumed (spec 4.2): it must refuse a
+header that points beyond its frame, which shows that it reads headers at all and puts no frame
+anywhere; and TUNSETOFFLOAD must accept CSUM before partial checksums are expected from it.
+
+An interface that did not exist is made, given its address, MTU and IP addresses, and set up; it
+disappears when its descriptor is closed.  One that existed keeps its settings, and is left with
+the header length it had.
+
+Invariants: a failed `open` closes what it opened; every failure is a `TapError` of one line.
+Trust: the host's kernel and the person who chose the interface.
+Segmentation: TUNSETOFFLOAD asks for CSUM only; the bits of TSO and USO come with segmentation.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import re
+import struct
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import Final
+
+from vionet.ports import link
+from vionet.spec.virtio_net import VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_LEN, NetHeader
+
+# linux/if_tun.h
+IFF_TAP: Final = 0x0002
+IFF_MULTI_QUEUE: Final = 0x0100
+IFF_NO_PI: Final = 0x1000
+IFF_VNET_HDR: Final = 0x4000
+TUN_F_CSUM: Final = 0x01
+_TUNSETIFF: Final = 0x400454CA
+_TUNGETFEATURES: Final = 0x800454CF
+_TUNSETOFFLOAD: Final = 0x400454D0
+_TUNGETIFF: Final = 0x800454D2
+_TUNATTACHFILTER: Final = 0x401054D5
+_TUNGETVNETHDRSZ: Final = 0x800454D7
+_TUNSETVNETHDRSZ: Final = 0x400454D8
+_TUNSETVNETLE: Final = 0x400454DC
+
+_BPF_LINE: Final = struct.Struct("HBBI")  # struct sock_filter
+_DEVICE: Final = "/dev/net/tun"
+_FLAGS: Final = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
+_NAME: Final = re.compile(r"[^\s/:%\0,]{1,15}")
+
+
+class TapError(Exception):
+    """Why a tap cannot be used, and what a person can do about it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tap:
+    """An open tap; `close` ends it."""
+
+    fd: int  # non-blocking
+    name: str
+    header_len: int  # of the virtio-net header in front of every frame, both ways
+    mtu: int
+    takes_partial: bool  # the kernel finishes checksums of what is written
+    gives_partial: bool  # what is read may carry NEEDS_CSUM
+    made: bool  # the interface goes away with the descriptor
+    old_header_len: int  # as it was found
+
+    def close(self) -> None:
+        """Close it; an interface that was here before is left as it was found."""
+        try:
+            if not self.made:
+                # Both may fail: the interface may be gone already.
+                with suppress(OSError):
+                    _set_int(self.fd, _TUNSETVNETHDRSZ, self.old_header_len)
+                with suppress(OSError):
+                    fcntl.ioctl(self.fd, _TUNSETOFFLOAD, 0)
+        finally:
+            os.close(self.fd)
+
+    def filter_destination(self, mac: int) -> None:
+        """Have the kernel drop, unread, what is not for `mac`, broadcast or multicast."""
+        code = ctypes.create_string_buffer(_destination_filter(mac))
+        lines = len(code.raw) // _BPF_LINE.size
+        fcntl.ioctl(self.fd, _TUNATTACHFILTER, struct.pack("HP", lines, ctypes.addressof(code)))
+
+
+def name_fault(name: str) -> str | None:
+    """What is wrong with `name` as the name of an interface; None where nothing is."""
+    if not name:
+        return "no interface"
+    if len(os.fsencode(name)) > link.IFNAMSIZ - 1:
+        return f"{name}: the name of an interface has at most {link.IFNAMSIZ - 1} bytes"
+    if name in (".", "..") or not _NAME.fullmatch(name):
+        return f"{name!r}: cannot be the name of an interface"
+    return None
+
+
+def open_tap(
+    name: str,
+    *,
+    fd: int | None = None,
+    mac: int | None = None,
+    mtu: int | None = None,
+    address: Sequence[IPv4Interface | IPv6Interface] = (),
+    partial: bool = True,
+) -> Tap:
+    """Open or make the tap `name`, or take the open descriptor `fd` and own it.
+
+    `partial` False asks the kernel for finished checksums only.
+    """
+    if fd is None:
+        fd, made = _attach(name)
+    else:
+        made = False
+        name = _adopt(fd, name)
+    try:
+        os.set_inheritable(fd, False)
+        os.set_blocking(fd, False)
+        old_header_len = _read_int(fd, _TUNGETVNETHDRSZ)
+        with _explained(name, "the kernel refused a header of 12 bytes"):
+            _set_int(fd, _TUNSETVNETHDRSZ, VIRTIO_NET_HDR_LEN)
+            _set_little_endian(fd)
+        takes_partial = _reads_headers(fd)
+        gives_partial = _offloads(fd, TUN_F_CSUM if partial else 0) and partial
+        if made:
+            _set_up(name, mac, mtu, address)
+        elif address:
+            raise TapError(
+                f"tap:{name}: exists, and vionet sets up only taps that it makes; "
+                f"leave address= out, or `ip link delete {name}` first"
+            )
+        with _explained(name, "its MTU cannot be read"):
+            found_mtu = link.mtu(name)
+    except BaseException:
+        os.close(fd)
+        raise
+    return Tap(
+        fd=fd,
+        name=name,
+        header_len=VIRTIO_NET_HDR_LEN,
+        mtu=found_mtu,
+        takes_partial=takes_partial,
+        gives_partial=gives_partial,
+        made=made,
+        old_header_len=old_header_len,
+    )
+
+
+def _attach(name: str) -> tuple[int, bool]:
+    """Open the device for the interface `name`; also whether that made the interface."""
+    fault = name_fault(name)
+    if fault:
+        raise TapError(f"tap:{name}: {fault}")
+    try:
+        fd = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise TapError(_no_device(name, error)) from None
+    existed = link.exists(name)
+    try:
+        try:
+            fcntl.ioctl(fd, _TUNSETIFF, link.ifreq(name, _FLAGS))
+        except OSError as error:
+            if error.errno != errno.EINVAL or not existed:
+                raise
+            # A tap made for several queues wants to hear it from everyone who opens one.
+            fcntl.ioctl(fd, _TUNSETIFF, link.ifreq(name, _FLAGS | IFF_MULTI_QUEUE))
+    except OSError as error:
+        os.close(fd)
+        raise TapError(_refused(name, error, existed)) from None
+    return fd, not existed
+
+
+def _no_device(name: str, error: OSError) -> str:
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"tap:{name}: {_DEVICE} may not be opened; ask for access to it, or run as root"
+    return f"tap:{name}: {_DEVICE}: {error.strerror}; as root: modprobe tun"
+
+
+def _refused(name: str, error: OSError, existed: bool) -> str:
+    """The line for an attachment that the kernel refused."""
+    make = f"ip tuntap add dev {name} mode tap user $USER && ip link set {name} up"
+    if error.errno == errno.EPERM:
+        if existed:
+            make = f"ip link delete {name}; {make}"
+            return f"tap:{name}: belongs to another user; as root, for yourself: {make}"
+        return f"tap:{name}: no permission to make a tap; as root, for yourself: {make}"
+    if error.errno == errno.EBUSY:
+        return f"tap:{name}: another process uses it; stop that one, or choose another name"
+    if existed:
+        return f"tap:{name}: exists, but is no tap; choose another name"
+    return f"tap:{name}: {error.strerror}; choose another name"
+
+
+def _adopt(fd: int, wanted: str) -> str:
+    """Check that `fd` is an open tap with a header; the name of its interface."""
+    where = f"tap:{wanted},fd={fd}"
+    request = bytearray(link.IFREQ_LEN)
+    try:
+        supported = _read_int(fd, _TUNGETFEATURES)
+        fcntl.ioctl(fd, _TUNGETIFF, request)
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            problem = "not open; pass an open tap, as a shell's 5<>… or QEMU's helper does"
+        else:
+            problem = "not a tap; open /dev/net/tun and TUNSETIFF it first"
+        raise TapError(f"{where}: {problem}") from None
+    name, flags = link.unpack_ifreq(request)
+    if not supported & IFF_VNET_HDR:
+        raise TapError(f"{where}: this kernel's taps have no virtio-net header; use a newer one")
+    missing = [
+        label
+        for label, bit in (
+            ("IFF_TAP", IFF_TAP),
+            ("IFF_NO_PI", IFF_NO_PI),
+            ("IFF_VNET_HDR", IFF_VNET_HDR),
+        )
+        if not flags & bit
+    ]
+    if missing:
+        raise TapError(f"{where}: opened without {', '.join(missing)}; open it with them")
+    if wanted and wanted != name:
+        raise TapError(f"{where}: is the tap {name}; write tap:{name},fd={fd}")
+    return name
+
+
+def _set_little_endian(fd: int) -> None:
+    """Guests' headers are little-endian; so is the host's default wherever that is enough."""
+    try:
+        _set_int(fd, _TUNSETVNETLE, 1)
+    except OSError:
+        if sys.byteorder != "little":
+            raise
+
+
+def _reads_headers(fd: int) -> bool:
+    """Whether the kernel judges a written header: it must refuse a sum beyond the frame.
+
+    A header of 12 bytes and 60 bytes of frame; the checksum is said to start behind them.
+    Refused with EINVAL before anything is queued (spec TP-12), whether the interface is up or not.
+    """
+    header = NetHeader(flags=VIRTIO_NET_HDR_F_NEEDS_CSUM, csum_start=0x4000, csum_offset=16)
+    try:
+        os.write(fd, header.pack() + bytes(60))
+    except OSError as error:
+        return error.errno == errno.EINVAL
+    return False
+
+
+def _offloads(fd: int, bits: int) -> bool:
+    try:
+        fcntl.ioctl(fd, _TUNSETOFFLOAD, bits)
+    except OSError:
+        return False
+    return True
+
+
+def _set_up(
+    name: str,
+    mac: int | None,
+    mtu: int | None,
+    address: Sequence[IPv4Interface | IPv6Interface],
+) -> None:
+    with _explained(name, "cannot be set up"):
+        if mac is not None:
+            link.set_mac(name, mac)
+        if mtu is not None:
+            link.set_mtu(name, mtu)
+        link.set_link_up(name)
+    for one in address:
+        with _explained(name, f"address={one} was refused"):
+            link.add_address(name, one)
+
+
+def _destination_filter(mac: int) -> bytes:
+    """Classic BPF: accept where the group bit is set or the six octets are `mac`'s."""
+    load_word, load_half, load_byte = 0x20, 0x28, 0x30
+    jump_equal, jump_set, give = 0x15, 0x45, 0x06
+    lines = (
+        (load_byte, 0, 0, 0),
+        (jump_set, 4, 0, 1),  # multicast and broadcast
+        (load_word, 0, 0, 0),
+        (jump_equal, 0, 3, mac >> 16),
+        (load_half, 0, 0, 4),
+        (jump_equal, 0, 1, mac & 0xFFFF),
+        (give, 0, 0, 0x7FFFFFFF),
+        (give, 0, 0, 0),
+    )
+    return b"".join(_BPF_LINE.pack(*line) for line in lines)
+
+
+def _read_int(fd: int, request: int) -> int:
+    buffer = bytearray(4)
+    fcntl.ioctl(fd, request, buffer)
+    return int.from_bytes(buffer, sys.byteorder)
+
+
+def _set_int(fd: int, request: int, value: int) -> None:
+    fcntl.ioctl(fd, request, struct.pack("i", value))
+
+
+@contextmanager
+def _explained(name: str, problem: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TapError(f"tap:{name}: {problem}: {error.strerror}") from None

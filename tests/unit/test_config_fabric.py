@@ -1,0 +1,74 @@
+"""The ports of one command together."""
+
+import subprocess
+import sys
+
+import pytest
+
+from vionet.config import ConfigError, parse_switch, parse_wire
+from vionet.engine.status import FabricKind
+
+
+def test_switch_keeps_names_and_order() -> None:
+    """`NAME=PORT` gives ports in the order of the command line; WHERE may hold an equals sign."""
+    fabric = parse_switch("lan", ["a=guest:/run/x=y.sock", "b=tap:vio0"])
+    assert fabric.kind is FabricKind.SWITCH
+    assert fabric.name == "lan"
+    assert [(port.name, port.where) for port in fabric.ports] == [
+        ("a", "/run/x=y.sock"),
+        ("b", "vio0"),
+    ]
+
+
+def test_switch_may_have_one_port() -> None:
+    """A switch with a single port is a start."""
+    assert len(parse_switch("s", ["a=guest:/a"]).ports) == 1
+
+
+def test_wire_names_its_ends() -> None:
+    """The two ends of a wire are a and b unless they are named."""
+    assert [port.name for port in parse_wire("w", ["guest:/x=1", "tap:t"]).ports] == ["a", "b"]
+    named = parse_wire("w", ["vm=guest:/x", "tap:t"])
+    assert [port.name for port in named.ports] == ["vm", "b"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "says"),
+    [
+        (["guest:/a"], "write a=guest:/a"),
+        (["guest:/a=b"], "needs a name"),
+        (["=guest:/a"], "cannot be a name"),
+        (["a b=guest:/a"], "cannot be a name"),
+        (["../x=guest:/a"], "cannot be a name"),
+        (["a=guest:/a", "a=guest:/b"], "the name a is taken by port a too"),
+        (["a=guest:/a", "b=guest:/a"], "guest:/a is taken by port a too"),
+        (["a=tap:t", "b=tap:t"], "tap:t is taken"),
+        (["a=tap:,fd=3", "b=tap:,fd=3"], "fd=3 is taken"),
+        (
+            ["a=guest:/a,mac=52:54:00:00:00:01", "b=guest:/b,mac=52:54:00:00:00:01"],
+            "mac=52:54:00:00:00:01 is taken",
+        ),
+        (["a=guest:/a,wat"], "wat: no such option"),
+    ],
+)
+def test_switch_mistakes(texts: list[str], says: str) -> None:
+    """Ports without names, and ports that claim the same thing, are refused."""
+    with pytest.raises(ConfigError) as caught:
+        parse_switch("s", texts)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("texts", [[], ["tap:t"], ["tap:t", "tap:u", "tap:v"]])
+def test_wire_joins_two(texts: list[str]) -> None:
+    """A wire has two ends."""
+    with pytest.raises(ConfigError, match="exactly two"):
+        parse_wire("w", texts)
+
+
+def test_grammar_needs_no_compiler() -> None:
+    """Reading a command line imports neither Numba nor NumPy."""
+    code = "import sys, vionet.config; print({'numba', 'numpy'} & sys.modules.keys() or 'none')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "none\n"
