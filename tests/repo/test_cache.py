@@ -1,0 +1,151 @@
+"""The compiler's cache and its bounds checks: the traps that `jit.lane` exists for."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vionet
+from vionet.jit import LANE, Lane
+
+pytestmark = pytest.mark.skipif(LANE is not Lane.COMPILED, reason="starts lanes of its own")
+
+CALLEE = """
+from vionet.jit.kernel import INT, kernel
+@kernel(INT, INT)
+def step(value: int) -> int:
+    return value + {step}
+"""
+CALLER = """
+from vionet.engine.callee import step
+from vionet.jit.kernel import INT, kernel
+@kernel(INT, INT)
+def twice(value: int) -> int:
+    return step(step(value))
+"""
+REPORT = """
+from vionet.engine.caller import twice
+from vionet.jit.lane import CACHE_DIR
+hits = sum(twice.stats.cache_hits.values())
+print(twice(0), hits, CACHE_DIR)
+"""
+
+
+def python(
+    source: str, *, path: Path, cache: Path, lane: str = "compiled"
+) -> subprocess.CompletedProcess[str]:
+    """Run `source` in a new interpreter with the package found in `path`."""
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(path),
+        "VIONET_CACHE_DIR": str(cache),
+        "VIONET_LANE": lane,
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    return subprocess.run(
+        [sys.executable, "-c", source],
+        cwd=path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A folder with a copy of the package that has two kernels more, one calling the other."""
+    source = Path(vionet.__file__).parent
+    copy = tmp_path / "package" / "vionet"
+    for folder in ("jit", "spec"):
+        shutil.copytree(
+            source / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    shutil.copy(source / "__init__.py", copy)
+    engine = copy / "engine"
+    engine.mkdir()
+    (engine / "__init__.py").touch()
+    (engine / "callee.py").write_text(CALLEE.format(step=1))
+    (engine / "caller.py").write_text(CALLER)
+    return copy.parent
+
+
+def report(package: Path, cache: Path) -> list[str]:
+    """What `twice(0)` is in a new process, whether it came from the cache, and which cache."""
+    done = python(REPORT, path=package, cache=cache)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split(maxsplit=2)
+
+
+def test_edited_callee_reaches_its_caller(package: Path, tmp_path: Path) -> None:
+    """A caller in an untouched file runs the new code of a callee edited in another one."""
+    assert ["2", "0"] == report(package, tmp_path / "cache")[:2]
+    assert ["2", "1"] == report(package, tmp_path / "cache")[:2]
+    (package / "vionet" / "engine" / "callee.py").write_text(CALLEE.format(step=5))
+    assert ["10", "0"] == report(package, tmp_path / "cache")[:2]
+
+
+def test_unwritable_cache_is_replaced_by_a_temporary_one(package: Path, tmp_path: Path) -> None:
+    """Where the cache cannot be written the process compiles into a folder that it removes."""
+    blocked = tmp_path / "file"
+    blocked.write_text("a file stands where the cache should be")
+    value, hits, folder = report(package, blocked)
+    assert ["2", "0"] == [value, hits]
+    assert not Path(folder.strip()).exists()
+    assert blocked.is_file()
+
+
+def test_lanes_do_not_share_machine_code(package: Path, tmp_path: Path) -> None:
+    """Code compiled without bounds checks is never found by the bounds lane."""
+    first = python(REPORT, path=package, cache=tmp_path / "cache")
+    second = python(REPORT, path=package, cache=tmp_path / "cache", lane="bounds")
+    assert ["2", "0"] == first.stdout.split()[:2], first.stderr
+    assert ["2", "0"] == second.stdout.split()[:2], second.stderr
+    assert first.stdout.split()[2] != second.stdout.split()[2]
+
+
+PAST_THE_END = """
+from typing import Annotated
+from vionet.jit.kernel import INT, kernel
+from vionet.jit.record import Ints, Record, allocate, record_type
+class Ring(Record):
+    slots: Annotated[Ints, 4]
+@kernel(INT, record_type(Ring), INT)
+def read_slot(ring: Ring, slot: int) -> int:
+    return ring.slots[slot]
+ring = allocate(Ring)
+ring["slots"][:] = 7
+print(read_slot(ring, 3))
+try:
+    read_slot(ring, 4)
+except IndexError:
+    print("IndexError")
+"""
+
+
+@pytest.mark.parametrize(
+    ("lane", "expected"),
+    [("bounds", "7\nIndexError\n"), ("interpreted", "7\nIndexError\n"), ("compiled", "7\n")],
+)
+def test_index_past_a_ring(lane: str, expected: str, tmp_path: Path) -> None:
+    """One past the end raises in two lanes; compiled code says nothing, hence those lanes."""
+    (tmp_path / "ring.py").write_text(PAST_THE_END)
+    done = python(
+        "import runpy; runpy.run_path('ring.py', run_name='ring')",
+        path=tmp_path,
+        cache=tmp_path / "cache",
+        lane=lane,
+    )
+    assert expected == done.stdout, done.stderr
+
+
+def test_unknown_lane_is_named() -> None:
+    """A lane that does not exist ends the process with one line that lists those that do."""
+    done = python("import vionet.jit", path=Path.cwd(), cache=Path.cwd(), lane="fast")
+    assert 1 == done.returncode
+    assert "vionet: VIONET_LANE=fast" in done.stderr
+    assert 1 == len(done.stderr.splitlines())
