@@ -1,0 +1,279 @@
+"""The traffic endpoint of the interop tests: runs in guests, namespaces and on the host.
+
+How it works: `endpoint.py COMMAND [WHERE [PORT]] [option=value ...]`, one command per run; its
+result, a Python literal, is the last line of standard output.  Only the standard library, and
+little of it, because the same file runs inside a User Mode Linux guest on the host's folder, in a
+QEMU guest's initramfs (where importing argparse and json takes a second) and in a namespace.
+
+Invariants: data is a function of its seed and length, so that both ends know every byte; every
+socket has a timeout; nothing reports success that the receiver did not confirm.
+"""
+
+import hashlib
+import select
+import socket
+import struct
+import sys
+import time
+
+SOL_PACKET = 263
+PACKET_VNET_HDR = 15
+SO_MAX_PACING_RATE = 47
+ETH_P_ALL = 3
+VNET_HDR = struct.Struct("=BBHHHH")
+END = b"\xffEND"
+Address = tuple[str, int]
+
+
+BLOCK = hashlib.shake_128(b"vionet").digest(1 << 17)
+SEEDS = {"there": 0, "back": 20011, "dhcp": 40009}
+
+
+def pattern(seed: str, size: int) -> bytes:
+    """`size` bytes that only `seed` and `size` determine."""
+    start = SEEDS[seed] + size * 13
+    return BLOCK[start : start + size]
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    """AF_INET6 for anything with a colon."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def tcp_serve(address: str, port: int, timeout: float) -> dict[str, object]:
+    """Take one connection, hash all that arrives, send the hash back."""
+    with socket.create_server((address, port), family=family_of(address)) as listener:
+        listener.settimeout(timeout)
+        connection, _peer = listener.accept()
+    digest, received, began = hashlib.sha256(), 0, time.monotonic()
+    with connection:
+        connection.settimeout(timeout)
+        while data := connection.recv(1 << 18):
+            digest.update(data)
+            received += len(data)
+        connection.sendall(digest.hexdigest().encode())
+    seconds = time.monotonic() - began
+    return {"bytes": received, "sha256": digest.hexdigest(), "seconds": seconds}
+
+
+def connect(address: str, port: int, timeout: float) -> socket.socket:
+    """Connect, trying again until somebody listens."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return socket.create_connection((address, port), timeout)
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def tcp_send(address: str, port: int, size: int, rate: int, timeout: float) -> dict[str, object]:
+    """Send `size` bytes (at most `rate` a second, 0: no limit) and read the receiver's hash."""
+    digest, sent, began = hashlib.sha256(), 0, time.monotonic()
+    with connect(address, port, timeout) as connection:
+        connection.settimeout(timeout)
+        if rate:
+            connection.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, rate)
+        while sent < size:
+            start = sent * 31 % 65521
+            data = BLOCK[start : start + min(1 << 16, size - sent)]
+            connection.sendall(data)
+            digest.update(data)
+            sent += len(data)
+        connection.shutdown(socket.SHUT_WR)
+        remote = b""
+        while data := connection.recv(1000):
+            remote += data
+    seconds = time.monotonic() - began
+    return {
+        "bytes": sent,
+        "sha256": digest.hexdigest(),
+        "remote": remote.decode(),
+        "seconds": seconds,
+    }
+
+
+def udp_serve(address: str, port: int, timeout: float) -> dict[str, object]:
+    """Answer each good datagram with another of its size until END; count the bad ones."""
+    good = wrong = 0
+    with socket.socket(family_of(address), socket.SOCK_DGRAM) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        server.bind((address, port))
+        server.settimeout(timeout)
+        while True:
+            data, peer = server.recvfrom(65536)
+            if data == END:
+                return {"good": good, "wrong": wrong}
+            if data == pattern("there", len(data)):
+                good += 1
+                server.sendto(pattern("back", len(data)), peer)
+            else:
+                wrong += 1
+
+
+def udp_send(address: str, port: int, largest: int, timeout: float) -> dict[str, object]:
+    """Send a datagram of every size 0 to `largest`, each answered with as many bytes."""
+    burst, wrong, resent = 32, 0, 0
+    deadline = time.monotonic() + timeout
+    with socket.socket(family_of(address), socket.SOCK_DGRAM) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        client.connect((address, port))
+        for first in range(0, largest + 1, burst):
+            waiting = set(range(first, min(first + burst, largest + 1)))
+            attempts = 0
+            while waiting:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"no answer to datagrams of {sorted(waiting)} bytes")
+                resent += len(waiting) if attempts else 0
+                attempts += 1
+                wrong += udp_exchange(client, waiting)
+        client.send(END)
+    return {"sizes": largest + 1, "wrong": wrong, "resent": resent}
+
+
+def udp_exchange(client: socket.socket, waiting: set[int]) -> int:
+    """Send each size in `waiting` and take those answered off it; returns the wrong answers."""
+    wrong = 0
+    for size in sorted(waiting):
+        try:
+            client.send(pattern("there", size))
+        except ConnectionRefusedError:  # nobody listens yet
+            time.sleep(0.02)
+    while waiting and select.select([client], [], [], 0.4)[0]:
+        try:
+            data = client.recv(65536)
+        except ConnectionRefusedError:
+            time.sleep(0.02)
+            return wrong
+        if data != pattern("back", len(data)):
+            wrong += 1
+        waiting.discard(len(data))
+    return wrong
+
+
+def udp_to(address: str, port: int, source: int, sizes: list[int]) -> dict[str, object]:
+    """Send datagrams of `sizes` from port `source`, as a DHCP server or client would."""
+    with socket.socket(family_of(address), socket.SOCK_DGRAM) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        client.bind(("", source))
+        for size in sizes:
+            client.sendto(pattern("dhcp", size), (address, port))
+    return {"sent": len(sizes)}
+
+
+def fold(data: bytes) -> int:
+    """The ones'-complement sum of `data` as 16 bits."""
+    data += b"\0" * (len(data) % 2)
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+def judge(frame: bytes) -> tuple[str, bool] | None:
+    """("tcp" or "udp" and its destination port, whether the checksum is complete and right)."""
+    kind = struct.unpack_from("!H", frame, 12)[0]
+    if kind == 0x0800:
+        start = 14 + (frame[14] & 15) * 4
+        end = 14 + struct.unpack_from("!H", frame, 16)[0]
+        protocol, addresses = frame[23], frame[26:34]
+        if struct.unpack_from("!H", frame, 20)[0] & 0x3FFF:
+            return None
+    elif kind == 0x86DD:
+        start, protocol, addresses = 54, frame[20], frame[22:54]
+        end = 54 + struct.unpack_from("!H", frame, 18)[0]
+    else:
+        return None
+    if protocol not in (6, 17):
+        return None
+    segment = frame[start:end]
+    whole = fold(addresses + struct.pack("!II", len(segment), protocol) + segment)
+    port = struct.unpack_from("!H", segment, 2)[0]
+    return f"{'udp' if protocol == 17 else 'tcp'}/{port}", whole == 0xFFFF
+
+
+def watch(interface: str, seconds: float, count: int) -> dict[str, object]:
+    """What the driver hands up: for each kind of frame, header flags and checksum, with counts.
+
+    A packet socket with PACKET_VNET_HDR shows a received frame as the driver described it: flags 1
+    for partial, 2 for vouched for, 0 for neither.  Generic receive offload has to be off.  Ends
+    after `seconds`, or earlier with `count` frames of UDP to ports 67, 68, 546 or 547.
+    """
+    seen: dict[str, int] = {}
+    deadline, matched = time.monotonic() + seconds, 0
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as packets:
+        packets.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+        packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+        packets.bind((interface, ETH_P_ALL))
+        print("watching", flush=True)
+        while matched < count and (left := deadline - time.monotonic()) > 0:
+            if not select.select([packets], [], [], left)[0]:
+                break
+            data, address = packets.recvfrom(70000)
+            if address[2] == socket.PACKET_OUTGOING:
+                continue
+            flags, gso_type = VNET_HDR.unpack_from(data)[:2]
+            verdict = judge(data[VNET_HDR.size :])
+            if verdict is None:
+                continue
+            kind, complete = verdict
+            matched += kind in ("udp/67", "udp/68", "udp/546", "udp/547")
+            word = "complete" if complete else "incomplete"
+            key = f"{kind} flags={flags} gso={gso_type} {word}"
+            seen[key] = seen.get(key, 0) + 1
+    return {"seen": seen}
+
+
+def lines_of(path: str) -> list[str]:
+    """The lines of a file; none if it is not there."""
+    try:
+        with open(path) as file:  # noqa: PTH123  (pathlib is slow to import in a guest)
+            return file.read().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def counters() -> dict[str, object]:
+    """The kernel's counters of bad checksums."""
+    found: dict[str, object] = {}
+    lines = lines_of("/proc/net/snmp")
+    for names, values in zip(lines[::2], lines[1::2], strict=True):
+        for name, value in zip(names.split()[1:], values.split()[1:], strict=True):
+            if name == "InCsumErrors":
+                found[names.split(":")[0] + name] = int(value)
+    for line in lines_of("/proc/net/snmp6"):
+        if "InCsumErrors" in line:
+            found[line.split()[0]] = int(line.split()[1])
+    return found
+
+
+def main(command: str, *arguments: str) -> dict[str, object]:
+    """Run `command` and return its result."""
+    plain = [argument for argument in arguments if "=" not in argument]
+    option = dict(argument.split("=") for argument in arguments if "=" in argument)
+    where, port = plain[0] if plain else "", int(plain[1]) if plain[1:] else 0
+    timeout = float(option.get("timeout", "30"))
+    match command:
+        case "tcp-serve":
+            return tcp_serve(where, port, timeout)
+        case "tcp-send":
+            size, rate = int(option.get("bytes", "1000000")), int(option.get("rate", "0"))
+            return tcp_send(where, port, size, rate, timeout)
+        case "udp-serve":
+            return udp_serve(where, port, timeout)
+        case "udp-send":
+            return udp_send(where, port, int(option.get("largest", "1472")), timeout)
+        case "udp-to":
+            sizes = [int(size) for size in option["sizes"].split(",")]
+            return udp_to(where, port, int(option["source"]), sizes)
+        case "watch":
+            return watch(where, timeout, int(option.get("count", "1000000000")))
+        case "counters":
+            return counters()
+        case _:
+            raise SystemExit(f"no command {command!r}")
+
+
+if __name__ == "__main__":
+    print(main(*sys.argv[1:]))

@@ -1,0 +1,26 @@
+#!/bin/busybox sh
+# The init of a test guest (User Mode Linux on the host's folder, QEMU in an initramfs): mounts,
+# loads the modules named by the kernel parameter `modules=a,b`, and turns the console into a shell
+# that answers one command line at a time (shell.py).  Nothing here touches the host's files.
+b=/bin/busybox
+$b mount -t proc proc /proc
+$b mount -t sysfs sysfs /sys
+$b mount -t devtmpfs devtmpfs /dev 2>/dev/null
+$b mount -t tmpfs tmpfs /tmp
+$b mount -t tmpfs tmpfs /run
+echo 1 >/proc/sys/kernel/printk
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp
+folder=$modulefolder
+[ -n "$folder" ] || folder=/modules
+IFS=,
+for module in $modules; do
+	$b insmod "$folder/$module.ko" 2>/tmp/insmod || echo "$module: $($b cat /tmp/insmod)"
+done
+unset IFS
+$b ip link set lo up
+$b stty -echo -icanon -opost 2>/dev/null
+echo "@@ready"
+while read -r line; do
+	eval "$line"
+done
+$b poweroff -f

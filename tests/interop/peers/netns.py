@@ -1,0 +1,150 @@
+"""Network namespaces of the host's kernel: another real TCP/IP stack, and the far end of a wire.
+
+How it works: `Namespace` is a Shell in a new network namespace.  `uplink` builds what leaves a
+machine: the tap joins a bridge in the first namespace, a veth leads to the second one; with
+`tx off tso off gso off` near and `gro off` far the frames there are those of a real wire.
+
+Invariants: names carry the process id of the test; everything is deleted with the namespace.
+"""
+
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.interop.peers.process import Child, PeerError, call
+from tests.interop.peers.shell import Job, Shell
+from tests.tools import need
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class ChildJob(Job):
+    """A background command in a namespace."""
+
+    child: Child
+
+    def result(self, timeout: float = 30) -> str:
+        """Wait for the end (see `Job.result`)."""
+        status = self.child.wait(timeout)
+        if status:
+            raise PeerError(f"{self.child.argv}: status {status}: {self.child.tail()}")
+        return self.child.output()
+
+
+class Namespace(Shell):
+    """A network namespace, with its loopback up."""
+
+    def __init__(self, label: str, folder: Path) -> None:
+        """Make the namespace; `delete` ends what runs in it and removes it."""
+        need("ip")
+        need("ethtool")
+        self.name = f"vionet-{label}-{os.getpid()}-{next(_numbers)}"
+        self.folder = folder
+        self._jobs: list[Child] = []
+        call("ip", "netns", "add", self.name)
+        self.run("ip link set lo up")
+
+    def run(self, command: str, timeout: float = 20) -> str:
+        """Run `command` (see `Shell.run`)."""
+        done = subprocess.run(
+            ["ip", "netns", "exec", self.name, "sh", "-c", command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if done.returncode:
+            raise PeerError(f"{self.name}: {command}: status {done.returncode}: {done.stdout}")
+        return done.stdout
+
+    def start(self, command: str) -> ChildJob:
+        """Start `command` (see `Shell.start`)."""
+        log = self.folder / f"{self.name}-job{len(self._jobs)}.log"
+        argv = ["ip", "netns", "exec", self.name, "sh", "-c", f"exec {command}"]
+        self._jobs.append(Child(argv, log))
+        return ChildJob(self._jobs[-1])
+
+    def take(self, interface: str) -> None:
+        """Move `interface` of the test's own namespace here; it becomes `self.interface`."""
+        call("ip", "link", "set", interface, "netns", self.name)
+        self.interface = interface
+
+    def delete(self) -> None:
+        """Kill what still runs here and remove the namespace with its interfaces."""
+        for child in self._jobs:
+            child.kill()
+        call("ip", "netns", "delete", self.name, check=False)
+
+
+@contextlib.contextmanager
+def namespace(label: str, folder: Path) -> Iterator[Namespace]:
+    """A namespace for the length of a `with` block."""
+    made = Namespace(label, folder)
+    try:
+        yield made
+    finally:
+        made.delete()
+
+
+def join(near: Namespace, tap: str, far: Namespace) -> None:
+    """Lead `tap` from `near` over a bridge and a veth to `far`, where nothing is offloaded."""
+    near.take(tap)
+    near.run(
+        f"ip link add vnear type veth peer name vfar netns {far.name} && "
+        "ip link add bridge0 type bridge && ip link set bridge0 type bridge mcast_snooping 0 && "
+        f"ip link set {tap} master bridge0 && ip link set vnear master bridge0 && "
+        "echo 1 >/proc/sys/net/ipv6/conf/bridge0/disable_ipv6 && "
+        f"ethtool -K vnear tx off tso off gso off && ip link set {tap} up && "
+        "ip link set vnear up && ip link set bridge0 up"
+    )
+    far.run("ethtool -K vfar gro off")
+    far.interface = "vfar"
+
+
+class Capture:
+    """tshark on an interface, judging every checksum when it ends."""
+
+    CHECKS = tuple(
+        argument
+        for protocol in ("ip", "tcp", "udp")
+        for argument in ("-o", f"{protocol}.check_checksum:TRUE")
+    )
+
+    def __init__(self, place: Namespace, interface: str, folder: Path) -> None:
+        """Start capturing and wait until the capture runs."""
+        need("tshark")
+        self.file = folder / f"{place.name}-{interface}.pcapng"
+        argv = ["ip", "netns", "exec", place.name, "tshark", "-q", "-i", interface, "-s", "0"]
+        self.child = Child([*argv, "-w", str(self.file)], self.file.with_suffix(".log"))
+        self.child.await_line("Capturing on", 20)
+        # tshark says so a little before dumpcap has its socket: dumpcap's own line is the event.
+        self.child.await_line("Capture started", 20)
+
+    def stop(self) -> None:
+        """End the capture; what was captured is then complete in the file."""
+        self.child.process.send_signal(signal.SIGINT)
+        self.child.wait(20)
+
+    def count(self, display_filter: str) -> int:
+        """How many captured frames match."""
+        argv = ["tshark", "-r", str(self.file), *self.CHECKS, "-Y", display_filter]
+        return len(call(*argv, "-T", "fields", "-e", "frame.number", timeout=120).splitlines())
+
+    def bad(self) -> int:
+        """How many captured frames have a bad IPv4, TCP or UDP checksum."""
+        return self.count(
+            'ip.checksum.status == "Bad" or tcp.checksum.status == "Bad" or '
+            'udp.checksum.status == "Bad"'
+        )
+
+    def judged(self) -> int:
+        """How many captured frames have a TCP or UDP checksum that was found good."""
+        return self.count('tcp.checksum.status == "Good" or udp.checksum.status == "Good"')

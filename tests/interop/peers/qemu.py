@@ -1,0 +1,63 @@
+"""QEMU guests without KVM: Debian's kernel, our initramfs, a virtio-net device on a socket.
+
+How it works: memory is a shared memfd, the network device is vhost-user, and the guest's serial
+console on standard input and output is the shell.  The device's properties are free: `csum`,
+`guest_csum`, `mrg_rxbuf`, `event_idx`, `indirect_desc`, `disable-modern` and so on.
+`vectors=0` because QEMU 7.2 without KVM crashes with vhost-user and MSI-X.
+"""
+
+import subprocess
+from pathlib import Path
+
+from tests.interop.peers import initramfs
+from tests.interop.peers.process import Child
+from tests.interop.peers.shell import Console
+from tests.tools import need, need_guest_kernel
+
+
+class Qemu(Console):
+    """One running QEMU guest."""
+
+    def __init__(
+        self,
+        name: str,
+        socket: Path | None,
+        folder: Path,
+        *,
+        mac: str = "52:54:00:12:34:56",
+        memory: int = 160,
+        reconnect: bool = False,
+        options: tuple[str, ...] = (),
+        **properties: str,
+    ) -> None:
+        """Start a guest; `properties` are the device's; `disable_` stands for `disable-`."""
+        need("qemu-system-x86_64")
+        self.folder = folder
+        modules = ",".join(Path(module).name for module in initramfs.MODULES)
+        argv = [
+            "qemu-system-x86_64",
+            "-accel",
+            "tcg",
+            "-cpu",
+            "max",
+            "-machine",
+            "q35,memory-backend=m",
+        ]
+        argv += ["-object", f"memory-backend-memfd,id=m,size={memory}M,share=on"]
+        argv += ["-m", str(memory), "-display", "none", "-monitor", "none", "-serial", "stdio"]
+        argv += ["-kernel", str(need_guest_kernel()[0]), "-initrd", str(initramfs.image())]
+        argv += ["-append", f"console=ttyS0 panic=-1 quiet tsc=reliable modules={modules}"]
+        argv += ["-no-reboot", "-nodefaults", "-no-user-config", *options]
+        if socket is not None:
+            again = ",reconnect=1" if reconnect else ""
+            device = {"mac": mac, "vectors": "0", "romfile": "", **properties}
+            text = ",".join(
+                f"{key.replace('disable_', 'disable-')}={value}" for key, value in device.items()
+            )
+            argv += ["-chardev", f"socket,id=c,path={socket}{again}"]
+            argv += ["-netdev", "vhost-user,id=n,chardev=c"]
+            argv += ["-device", f"virtio-net-pci,netdev=n,{text}"]
+        child = Child(argv, folder / f"{name}.log", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        super().__init__(name, child, folder / f"{name}.console")
+        self.python = initramfs.PYTHON
+        self.endpoint_path = "/endpoint.pyc"

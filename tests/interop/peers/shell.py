@@ -1,0 +1,178 @@
+"""Command lines in guests and namespaces, and traffic between any two of them.
+
+How it works: a `Shell` is a place with a network stack.  `run` gives a command line to its `sh` and
+returns the output; `start` leaves one running, `Job.result` waits for it.  `Console` is the Shell
+behind a guest's serial console: an `sh` that reads standard input runs each line that arrives, and
+a marker with the exit status ends each answer.
+
+Invariants: one command at a time per console (a `start`ed one does not count); every wait bounded.
+"""
+
+import ast
+import os
+import select
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.interop.peers.process import Child, PeerError
+
+ENDPOINT = Path(__file__).resolve().parent.parent / "endpoint.py"
+
+
+class Job(ABC):
+    """A command that runs beside the others."""
+
+    @abstractmethod
+    def result(self, timeout: float = 30) -> str:
+        """Wait for the end and return the output; a status other than 0 is an error."""
+
+    def literal(self, timeout: float = 30) -> Any:
+        """The Python literal that the command printed on its last line."""
+        return last_literal(self.result(timeout))
+
+
+def last_literal(output: str) -> Any:
+    """The Python literal on the last line of `output`."""
+    lines = output.strip().splitlines()
+    try:
+        return ast.literal_eval(lines[-1])
+    except (IndexError, ValueError, SyntaxError):
+        raise PeerError(f"no literal in {output!r}") from None
+
+
+class Shell(ABC):
+    """A place with a network stack where command lines can be run."""
+
+    name: str
+    interface: str = "eth0"
+    address4: str = ""
+    address6: str = ""
+    python: str = "python3"
+    endpoint_path: str = str(ENDPOINT)
+
+    @abstractmethod
+    def run(self, command: str, timeout: float = 20) -> str:
+        """Run `command` in `sh` and return its output; a status other than 0 is an error."""
+
+    @abstractmethod
+    def start(self, command: str) -> Job:
+        """Start `command` and return at once."""
+
+    def endpoint(self, arguments: str, timeout: float = 30) -> Any:
+        """Run the traffic endpoint with `arguments`; returns its result."""
+        return last_literal(self.run(f"{self._endpoint} {arguments}", timeout))
+
+    def start_endpoint(self, arguments: str) -> Job:
+        """Start the traffic endpoint beside other commands."""
+        return self.start(f"{self._endpoint} {arguments}")
+
+    @property
+    def _endpoint(self) -> str:
+        return f"{self.python} -ISB {self.endpoint_path}"
+
+    def features(self) -> set[int]:
+        """The bits that this guest's driver negotiated, as the guest's kernel shows them."""
+        bits = self.run("cat /sys/class/net/" + self.interface + "/device/features").strip()
+        return {bit for bit, value in enumerate(bits) if value == "1"}
+
+    def bad_checksums(self) -> dict[str, int]:
+        """The kernel's counters of bad checksums: all of them, by name."""
+        counters: dict[str, int] = self.endpoint("counters")
+        return counters
+
+    def configure(self, number: int, mac: str = "") -> None:
+        """Give the interface the test network's addresses of host `number`, and set it up."""
+        self.address4 = f"192.0.2.{number}"
+        self.address6 = f"fd00:76::{number:x}"
+        link = f"ip link set {self.interface}"
+        self.run(
+            (f"{link} address {mac} ; " if mac else "")
+            + f"echo 0 >/proc/sys/net/ipv6/conf/{self.interface}/accept_dad ; {link} up && "
+            f"ip addr add {self.address4}/24 dev {self.interface} && "
+            f"ip -6 addr add {self.address6}/64 dev {self.interface}"
+        )
+
+    def uptime(self) -> float:
+        """Seconds since this kernel booted."""
+        return float(self.run("cat /proc/uptime").split()[0])
+
+
+class Console(Shell):
+    """A shell behind the standard input and output of a child process (a guest's console)."""
+
+    def __init__(self, name: str, child: Child, record: Path) -> None:
+        """Talk to `child`, whose stdin and stdout are pipes; all it says is kept in `record`."""
+        self.name = name
+        self.child = child
+        self._record = record
+        self._pending = b""
+        self._count = 0
+        self._jobs = 0
+        assert child.process.stdout is not None
+        os.set_blocking(child.process.stdout.fileno(), False)
+
+    def _read_until(self, marker: bytes, timeout: float) -> bytes:
+        """All output before `marker`, which may be split over reads; `marker` itself is eaten."""
+        assert self.child.process.stdout is not None
+        descriptor = self.child.process.stdout.fileno()
+        deadline = time.monotonic() + timeout
+        while marker not in self._pending:
+            remaining = deadline - time.monotonic()
+            ready = remaining > 0 and select.select([descriptor], [], [], remaining)[0]
+            data = os.read(descriptor, 65536) if ready else b""
+            if not data:
+                what = f"no {marker!r} from {self.name} within {timeout:g} s"
+                raise PeerError(f"{what}: {self._pending[-1500:]!r} {self.child.tail()}")
+            with self._record.open("ab") as record:
+                record.write(data)
+            self._pending += data.replace(b"\r", b"")
+        before, _, self._pending = self._pending.partition(marker)
+        return before
+
+    def await_boot(self, timeout: float) -> None:
+        """Wait for the line that the guest's init prints when its shell listens."""
+        self._read_until(b"@@ready\n", timeout)
+
+    def run(self, command: str, timeout: float = 20) -> str:
+        """Run `command` in the guest's shell (see `Shell.run`)."""
+        assert self.child.process.stdin is not None
+        self._count += 1
+        marker = f"@@{self._count}:"
+        line = f'{{ {command} ; }} </dev/null 2>&1 ; echo "{marker}$?"\n'
+        if len(line) > 3500 or "\n" in command:
+            raise PeerError(f"a console takes one line of less than 3500 characters: {line!r}")
+        os.write(self.child.process.stdin.fileno(), line.encode())
+        output = self._read_until(marker.encode(), timeout).decode(errors="replace")
+        status = int(self._read_until(b"\n", 5))
+        if status:
+            raise PeerError(f"{self.name}: {command}: status {status}: {output}")
+        return output
+
+    def start(self, command: str) -> Job:
+        """Start `command` in the guest's background (see `Shell.start`)."""
+        self._jobs += 1
+        file = f"/tmp/job{self._jobs}"
+        self.run(f"{{ {command} ; }} >{file}.out 2>&1 & echo $! >{file}.pid")
+        return ConsoleJob(self, file)
+
+    def kill(self) -> None:
+        """End the guest with SIGKILL."""
+        self.child.kill()
+
+
+@dataclass(frozen=True)
+class ConsoleJob(Job):
+    """A background job of a guest's shell; its output waits in a file of the guest."""
+
+    console: Console
+    file: str
+
+    def result(self, timeout: float = 30) -> str:
+        """Wait for the end (see `Job.result`)."""
+        file = self.file
+        return self.console.run(
+            f"wait $(cat {file}.pid) ; status=$? ; cat {file}.out ; (exit $status)", timeout
+        )

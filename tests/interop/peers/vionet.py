@@ -1,0 +1,98 @@
+"""vionet itself as a child process: `python -m vionet switch ...`, its status, its end.
+
+How it works: started with its own control socket, ready when it prints `ready`.  `status` runs
+`vionet status --json`, as an operator would.
+"""
+
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.interop.peers.process import Child, PeerError, call, until
+
+SOURCE = Path(__file__).resolve().parents[3] / "src"
+
+
+class Vionet:
+    """One foreground vionet."""
+
+    def __init__(
+        self, fabric: str, ports: Sequence[str], folder: Path, name: str = "vionet"
+    ) -> None:
+        """Start `vionet FABRIC PORTS...` and wait until it is ready."""
+        self.control = folder / f"{name}.control"
+        self.log = folder / f"{name}.log"
+        self.argv = [sys.executable, "-m", "vionet", fabric, "--control", str(self.control)]
+        self.argv += ports
+        self.child = self._start()
+
+    def _start(self) -> Child:
+        before = self.log.stat().st_size if self.log.exists() else 0
+        child = Child(self.argv, self.log, env={"PYTHONPATH": str(SOURCE)})
+
+        def ready() -> bool:
+            if not child.running:
+                raise PeerError(f"vionet ended with {child.process.returncode}: {child.tail()}")
+            return "ready\n" in self.log.read_text()[before:]
+
+        try:
+            until(ready, 120, "ready from vionet", 0.02)  # a cold cache compiles first
+        except PeerError:
+            child.kill()
+            raise
+        return child
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self.child.pid
+
+    def status(self) -> dict[str, Any]:
+        """The document of `vionet status --json`."""
+        argv = [sys.executable, "-m", "vionet", "status", "--json", "--control", str(self.control)]
+        path = f"PYTHONPATH={SOURCE}"
+        document: dict[str, Any] = json.loads(call("env", path, *argv))
+        return document
+
+    def ports(self) -> dict[str, dict[str, Any]]:
+        """The ports of the only fabric, by name."""
+        (fabric,) = self.status()["fabrics"]
+        return {port["name"]: port for port in fabric["ports"]}
+
+    def resources(self) -> dict[str, int]:
+        """Resident KiB, open descriptors and log lines."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+        return {
+            "resident": int(resident.split()[1]),
+            "descriptors": len(list(Path(f"/proc/{self.pid}/fd").iterdir())),
+            "log_lines": self.log.read_text().count("\n"),
+        }
+
+    def kill_and_restart(self) -> None:
+        """SIGKILL, then the same command line again."""
+        self.child.kill()
+        self.child = self._start()
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit status."""
+        self.child.process.send_signal(signal.SIGTERM)
+        return self.child.wait(10)
+
+
+@contextlib.contextmanager
+def fabric(
+    kind: str, folder: Path, *ports: str, tidy: bool = True, name: str = "vionet"
+) -> Iterator[Vionet]:
+    """A running vionet; at the end it has to stop with status 0, unless `tidy` is false."""
+    made = Vionet(kind, ports, folder, name)
+    try:
+        yield made
+        if tidy and (status := made.stop()):
+            raise PeerError(f"vionet stopped with status {status}: {made.child.tail()}")
+    finally:
+        made.child.kill()
