@@ -1,0 +1,270 @@
+"""What a check is, and the bench it runs on.
+
+How it works: `@check` registers a function under the rule ids that it decides.  The function gets
+a `Lab`, acts on one or two ports of the back-end, and returns a line that says what was seen;
+when that is not what the rule wants it raises `Broken` with what was seen instead.  A feature
+that the back-end does not offer raises `NotOffered`.
+
+Each check has a lab, and so connections, of its own.
+"""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from vionet.check import judge
+from vionet.check.driver import BIT30, PATIENCE, PROTOCOL, Broken, Delivery, NotOffered, Port
+from vionet.check.packet import Flow, Frame, extension
+from vionet.spec import vhost_user as vu
+from vionet.spec import virtio
+from vionet.spec import virtio_net as net
+from vionet.spec.rules import rules
+from vionet.vhost_user.frontend import Frontend
+
+VERSION_1: Final = 1 << virtio.VIRTIO_F_VERSION_1
+MRG: Final = 1 << net.VIRTIO_NET_F_MRG_RXBUF
+CSUM: Final = 1 << net.VIRTIO_NET_F_CSUM
+GUEST_CSUM: Final = 1 << net.VIRTIO_NET_F_GUEST_CSUM
+INDIRECT: Final = 1 << virtio.VIRTIO_F_INDIRECT_DESC
+EVENT_IDX: Final = 1 << virtio.VIRTIO_F_EVENT_IDX
+CONFIG: Final = 1 << vu.VHOST_USER_PROTOCOL_F_CONFIG
+MACS: Final = (b"\x02\x76\x69\x6f\x00\x01", b"\x02\x76\x69\x6f\x00\x02")
+
+Body = Callable[["Lab"], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check: which rules it decides, what it does, what is expected."""
+
+    ids: tuple[str, ...]
+    does: str
+    expects: str
+    ports: int
+    body: Body
+    survival: bool  # the rule binds the driver; the device has to survive its breach
+
+
+CHECKS: Final[list[Check]] = []
+
+
+def check(
+    *ids: str, does: str, expects: str, ports: int = 2, survival: bool = False
+) -> Callable[[Body], Body]:
+    """Register the decorated function as the check of the rules `ids`."""
+    for rule_id in ids:
+        assert rule_id in rules(), rule_id
+
+    def register(body: Body) -> Body:
+        CHECKS.append(Check(ids, does, expects, ports, body, survival))
+        return body
+
+    return register
+
+
+@dataclass(slots=True)
+class Offer:
+    """What the back-end offers, asked once."""
+
+    features: int
+    protocol_features: int
+    features_with_config: int  # once CONFIG is negotiated
+
+    @classmethod
+    def read(cls, path: str, timeout: float) -> "Offer":
+        """Ask the back-end behind `path`."""
+        with Frontend.connect(path, timeout) as frontend:
+            features = frontend.features()
+            if not features & BIT30:
+                return cls(features, 0, features)
+            protocol = frontend.protocol_features()
+            frontend.set_protocol_features(protocol & (PROTOCOL | CONFIG))
+            return cls(features, protocol, frontend.features())
+
+
+@dataclass(slots=True)
+class Lab:
+    """The bench of one check: it opens ports on the back-end's sockets and closes them."""
+
+    paths: Sequence[str]
+    offer: Offer
+    timeout: float = 5.0
+    patience: float = PATIENCE
+    ports: list[Port] = field(default_factory=list)
+    frontends: list[Frontend] = field(default_factory=list)
+    _serial: "itertools.count[int]" = field(default_factory=itertools.count)
+    _salt: bytes = field(default_factory=lambda: os.urandom(4))
+
+    def close(self) -> None:
+        """Close everything that was opened."""
+        for port in self.ports:
+            port.close()
+        for frontend in self.frontends:
+            frontend.close()
+
+    # --- connections --------------------------------------------------------------------------
+    def need(self, features: int = 0, protocol: int = 0) -> None:
+        """Raise `NotOffered` unless the back-end offers all of these."""
+        if missing := features & ~self.offer.features:
+            raise NotOffered(" ".join(virtio.names(missing)))
+        if missing := protocol & ~self.offer.protocol_features:
+            raise NotOffered(" ".join(vu.protocol_names(missing)))
+
+    def connect(self, where: int = 0) -> Frontend:
+        """A bare front-end that has said nothing yet."""
+        frontend = Frontend.connect(self.paths[where], self.timeout)
+        self.frontends.append(frontend)
+        return frontend
+
+    def open(self, where: int = 0, want: int = VERSION_1, **options: object) -> Port:
+        """A port that has negotiated `want` and nothing more; rings not set up."""
+        port = Port.open(self.paths[where], want, timeout=self.timeout, **options)  # type: ignore[arg-type]
+        self.ports.append(port)
+        return port
+
+    def port(
+        self,
+        where: int = 0,
+        want: int = VERSION_1,
+        *,
+        rx_buffers: int = 64,
+        shape: Sequence[int] = (2048,),
+        **options: object,
+    ) -> Port:
+        """A port that is up and has receive buffers."""
+        return self.open(where, want, **options).start(rx_buffers, shape)
+
+    def pair(self, sender: int = VERSION_1, receiver: int = VERSION_1) -> tuple[Port, Port]:
+        """A sender on the first socket, a receiver on the second; frames pass when it returns."""
+        return self.joined(self.port(0, sender), self.port(1, receiver))
+
+    def alone(self, want: int = VERSION_1, **options: object) -> Port:
+        """A port on the first socket; where there is a second, a neighbour that takes its frames."""
+        port = self.port(0, want, **options)  # type: ignore[arg-type]
+        if len(self.paths) > 1:
+            self.joined(port, self.port(1))
+        return port
+
+    def joined(self, a: Port, b: Port) -> tuple[Port, Port]:
+        """Send frames from `a` until one arrives at `b`: a back-end may need a moment to begin."""
+        last = Broken("not tried")
+        for _ in range(20):
+            token = self.token()
+            a.send(self.flow().bare(token.ljust(46, b"\0")))
+            try:
+                b.collect(token, self.patience / 10)
+                a.sent(self.patience)
+                return a, b
+            except Broken as error:
+                last = error
+        raise Broken(f"a plain frame does not pass from port 1 to port 2: {last}")
+
+    # --- frames -------------------------------------------------------------------------------
+    def token(self) -> bytes:
+        """12 bytes that no other frame contains."""
+        return b"vionet" + self._salt + next(self._serial).to_bytes(2, "big")
+
+    def flow(self, version: int = 4, *, back: bool = False, **layers: object) -> Flow:
+        """Addresses from port 1 to port 2, or `back`."""
+        src, dst = reversed(MACS) if back else MACS
+        return Flow(src, dst, version, **layers)  # type: ignore[arg-type]
+
+    def carry(
+        self,
+        a: Port,
+        b: Port,
+        token: bytes,
+        data: bytes,
+        header: net.NetHeader | bytes = net.NetHeader(),  # noqa: B008
+        shape: Sequence[int] = (),
+        *,
+        direct: int | None = None,
+    ) -> Delivery:
+        """Send one frame from `a`, wait for it at `b`."""
+        a.reap()
+        a.send(data, header, shape, direct=direct)
+        return b.collect(token, self.patience)
+
+    def absent(self, a: Port, b: Port, token: bytes) -> None:
+        """Raise `Broken` if a frame with `token` comes to `b`.
+
+        A frame that is sent after it arrives first; ports keep their order.
+        """
+        after = self.token()
+        a.reap()
+        a.send(self.flow().bare(after.ljust(46, b"\0")))
+        found = b.collect_any((token, after), self.patience)
+        if token in found.frame:
+            raise Broken(f"it was delivered, with {describe(found)}")
+
+    def survived(self, b: Port | None = None) -> str:
+        """Connect to the first socket anew; the neighbour `b`, if given, must still be served."""
+        for port in self.ports:
+            if port is not b:
+                port.close()
+        self.ports = [b] if b else []
+        if b is None:
+            port = self.port(0)
+            port.send(self.flow().bare(self.token().ljust(46, b"\0")))
+            if len(self.paths) == 1:
+                port.sent(self.patience)
+            return "the next connection is served"
+        b.frontend.synchronise()
+        b.fill(32)
+        self.joined(self.port(0), b)
+        return "the next connection is served, and so was the neighbour"
+
+
+def describe(delivery: Delivery) -> str:
+    """The header of a delivery and the state of its checksum, for people."""
+    header = delivery.header
+    return (
+        f"flags {header.flags:#x}, gso_type {header.gso_type:#x}, csum_start {header.csum_start},"
+        f" csum_offset {header.csum_offset}, {len(delivery.frame)} bytes,"
+        f" checksum field: {judge.l4_sum(delivery.frame).value}"
+    )
+
+
+def same(delivery: Delivery, expected: bytes) -> str:
+    """The delivery, once finished as its header asks, is `expected`, and nothing is wrong."""
+    if found := judge.objections(delivery.header, delivery.frame):
+        raise Broken(f"{'; '.join(found)} ({describe(delivery)})")
+    finished = judge.finish(delivery.header, delivery.frame)
+    if finished != expected:
+        raise Broken(f"{difference(finished, expected)} ({describe(delivery)})")
+    return describe(delivery)
+
+
+def difference(seen: bytes, expected: bytes) -> str:
+    """Where two frames differ first."""
+    if len(seen) != len(expected) and seen[: len(expected)] == expected[: len(seen)]:
+        return f"{len(seen)} bytes instead of {len(expected)}"
+    place = next(i for i, (s, e) in enumerate(zip(seen, expected, strict=False)) if s != e)
+    return f"byte {place} is {seen[place]:#04x}, expected {expected[place]:#04x}"
+
+
+def expect(condition: bool, seen: str) -> None:
+    """Raise `Broken` with what was seen unless `condition`."""
+    if not condition:
+        raise Broken(seen)
+
+
+def variety(lab: Lab) -> Iterator[tuple[str, bytes, Frame]]:
+    """TCP and UDP frames in all the wrappings of L3: what it is, its token, the frame."""
+    extensions = ((judge.NEXT_HOP_BY_HOP, extension()), (judge.NEXT_DESTINATION, extension(b"\1\4")))
+    layers: list[tuple[str, int, dict[str, object]]] = [
+        ("IPv4", 4, {}),
+        ("IPv6", 6, {}),
+        ("IPv4 with options", 4, {"options": b"\x94\x04\0\0"}),
+        ("IPv6 with extension headers", 6, {"extensions": extensions}),
+        ("IPv4 in 802.1Q", 4, {"tags": (5,)}),
+        ("IPv6 in QinQ", 6, {"tags": (6, 7)}),
+    ]
+    for name, version, wrapping in layers:
+        flow = lab.flow(version, **wrapping)
+        token = lab.token()
+        yield f"UDP over {name}", token, flow.udp(token + bytes(range(33)))
+        token = lab.token()
+        yield f"TCP over {name}", token, flow.tcp(token + bytes(range(256)) * 4)
