@@ -21,6 +21,7 @@ REGIONS_MAX: Final = 32  # memory regions of one guest (GET_MAX_MEM_SLOTS)
 CHAIN_MAX: Final = 1024  # descriptors of one chain, direct and indirect together (spec SP-03)
 SEGMENTS_MAX: Final = 2 * CHAIN_MAX + 16  # a descriptor may span two regions; plus our own
 BURST_MAX: Final = 64  # frames taken from one port before the next has its turn
+HEAD_ROOM: Final = 64  # in front of the head copy, for the virtio-net header going out
 HEAD_LEN: Final = 128  # bytes of a frame copied to be judged
 HEAD_MAX: Final = 512  # the most, where IPv6 extension headers need it
 FRAME_MAX: Final = 65589  # spec RB-02: 14 + 40 + 65535
@@ -36,10 +37,10 @@ DROPS_LEN: Final = len(DROP_REASONS)
 
 
 class Region(Record):
-    """One piece of guest memory, mapped here: [gpa, gpa + size) lies at hva."""
+    """One piece of guest memory, mapped here: [gpa, gpa + region_len) lies at hva."""
 
     gpa: int
-    size: int
+    region_len: int
     hva: int
 
 
@@ -49,18 +50,22 @@ class Queue(Record):
     desc_hva: int
     avail_hva: int
     used_hva: int
-    size: int  # entries, a power of two
+    entries: int  # a power of two
     avail_idx: int  # next entry of the available ring to take, mod 2^16
+    avail_seen: int  # the driver's index when it was last read; saves touching its cache line
     used_idx: int  # next entry of the used ring to write, mod 2^16
     published_idx: int  # used_idx that the driver has been shown
     ready: int  # addresses are set and valid
     started: int  # spec VU-22: kicked, or never going to be
     enabled: int  # spec VU-22
+    polled: int  # nobody will ever kick it (spec VU-26)
     broken: int  # the driver broke the ring; nothing is done until it is set up anew
     kick_fd: int  # -1: none
     call_fd: int
     err_fd: int
     armed: int  # the driver is asked to kick
+    starved: int  # a wire found too few buffers here and waits for a kick
+    held: int  # a wire left a frame here because its receiver is starved
 
 
 class Port(Record):
@@ -80,10 +85,15 @@ class Port(Record):
     isolated: int
     mtu: int  # largest L3 packet, 0: no limit but FRAME_MAX
     fd: int  # of a tap
+    max_frame_len: int  # the largest frame a tap's kernel side sends
+    polled: int  # one of its rings is
     readable: int  # epoll said that the tap has frames
     fdb_count: int  # addresses learnt here
     last_src: int  # the source address last learnt here, so that it is not looked up again
+    last_seen_ns: int  # when that was
     n_regions: int
+    last_region: int  # where the last address was found; tried first
+    rx_touched: int  # its rx ring has entries that the driver has not been shown
     regions: Annotated[Records[Region], REGIONS_MAX]
     queues: Annotated[Records[Queue], QUEUES_PER_PORT]
 
@@ -104,10 +114,14 @@ class State(Record):
     kind: int  # FabricKind
     n_ports: int  # slots below this may be in use
     ageing_ns: int
+    hash_low: int  # random multipliers of the forwarding table's hash
+    hash_high: int
+    sleep_ms: int  # how long to sleep at most; -1: until something happens
     spin_ns: int  # how long an idle worker polls before it sleeps
     epoll_fd: int
-    wake_fd: int  # eventfd: the control plane wants attention
+    notice_fd: int  # eventfd: something happened that the control plane should log
     now_ns: int
+    swept_ns: int  # when aged addresses were last cleared out
     ports: Annotated[Records[Port], PORTS_MAX]
     ledger: Annotated[Ints, PORTS_MAX, LEDGER_LEN]
     drops: Annotated[Ints, PORTS_MAX, DROPS_LEN]
@@ -117,10 +131,13 @@ class State(Record):
 class Frame(Record):
     """The frame in hand: where its bytes are, and what its headers say."""
 
-    length: int  # bytes, virtio-net header not counted; trimmed where the plan needs it
+    length: int  # bytes, virtio-net header not counted
     head_len: int  # bytes of it in Work.head
-    n_segs: int  # scatter list of the rest, Work.seg_*
-    flags: int  # of the virtio-net header
+    first_seg: int  # scatter list of the rest: Work.seg_*[first_seg:n_segs]
+    n_segs: int
+    full: int  # it filled the buffers to the last byte, so the kernel may have cut it off
+    in_place: int  # the rest already lies in the chosen receive buffers (a wire's tap read)
+    hdr_flags: int  # of the virtio-net header
     gso_type: int
     csum_start: int
     csum_offset: int
@@ -135,9 +152,9 @@ class Frame(Record):
     routed: int  # IPv6 routing header with segments left: pseudo-header not ours to know
     dhcp: int
     bad_len: int  # the IP header's length does not fit the frame
+    reached: int  # parsing knows that everything before this offset is headers below L4
     dst: int  # 48 bits
     src: int
-    needs_more: int  # parsing stopped at the end of the head copy
 
 
 class Work(Record):
@@ -150,13 +167,15 @@ class Work(Record):
     events_hva: int
     clock_hva: int
     one_hva: int
+    stop_hva: int  # of State.stop
     n_touched: int
     n_dst: int
-    dst_len: int  # bytes that the chosen receive buffers can hold
     n_chains: int
+    room: int  # bytes that the chosen receive buffers can hold
+    walked_len: int  # bytes of the chain walked last
+    n_walked: int  # scatter entries after walking it
     frame: Annotated[Records[Frame], 1]
     touched: Annotated[Ints, PORTS_MAX]  # ports whose rx ring has unpublished entries
-    is_touched: Annotated[Ints, PORTS_MAX]
     seg_hva: Annotated[Ints, SEGMENTS_MAX]
     seg_len: Annotated[Ints, SEGMENTS_MAX]
     dst_hva: Annotated[Ints, SEGMENTS_MAX]
@@ -164,11 +183,11 @@ class Work(Record):
     chain_head: Annotated[Ints, CHAIN_MAX]  # receive chains chosen for the frame in hand
     chain_len: Annotated[Ints, CHAIN_MAX]
     iov: Annotated[Ints, 2 * IOV_MAX]
-    events: Annotated[Ints, 2 * EVENTS_MAX]
+    events: Annotated[Bytes, 16 * EVENTS_MAX]
     clock: Annotated[Ints, 2]
     one: Annotated[Ints, 1]
     vhdr: Annotated[Bytes, 16]
-    head: Annotated[Bytes, 64 + HEAD_MAX]  # 64 bytes of room in front for the header going out
+    head: Annotated[Bytes, HEAD_ROOM + HEAD_MAX]
     packet: Annotated[Bytes, PACKET_LEN]
 
 

@@ -10,6 +10,7 @@ reaches a kernel as one pointer; its nested arrays have constant shapes, which c
 lets the bounds lane check each index.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -28,6 +29,7 @@ class Records(Protocol[T_co]):
 
     def __getitem__(self, index: int) -> T_co: ...
     def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[T_co]: ...
 
 
 class Record:
@@ -51,6 +53,9 @@ def _field(hint: Any) -> Any:
 def dtype_of(layout: type[Record]) -> np.dtype[Any]:
     """The NumPy structured type of `layout`; the fields in the order of their declaration."""
     hints = get_type_hints(layout, include_extras=True)
+    taken = [name for name in hints if hasattr(np.record, name)]
+    if taken:
+        raise TypeError(f"{layout.__name__}: NumPy's own attributes hide the fields {taken}")
     return np.dtype([(name, _field(hint)) for name, hint in hints.items()], align=True)
 
 

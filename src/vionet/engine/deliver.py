@@ -1,0 +1,47 @@
+"""Delivery of the frame in hand to one port, as the plan says.
+
+Kept apart by receiver: `receive_guest` for receive rings, `tap` for taps.  The frame's head copy
+is the same after each delivery as before, so that a flooded frame is prepared for every receiver
+anew (spec SG-19, W14).
+"""
+
+from vionet.engine.deliver_guest import to_guest
+from vionet.engine.deliver_tap import to_tap
+from vionet.engine.layout import FRAME, STATE, WORK, Frame, State, Work
+from vionet.engine.plan import plan
+from vionet.engine.status import (
+    HEADER_BYTES,
+    MTU_EXCEEDED,
+    OK,
+    RX_BYTES,
+    RX_FRAMES,
+    Accepts,
+    PortKind,
+)
+from vionet.jit.kernel import INT, kernel
+from vionet.spec.packet import ETH_HLEN
+
+COMPLETE = int(Accepts.COMPLETE)
+GUEST = int(PortKind.GUEST)
+
+
+@kernel(INT, STATE, WORK, FRAME, INT, inline=True)
+def deliver(state: State, work: Work, frame: Frame, out: int) -> int:
+    """Deliver the frame in hand to port `out`.  *returns* OK or a drop reason."""
+    port = state.ports[out]
+    l2_len = frame.l3_off if frame.l3_off else ETH_HLEN
+    if port.mtu and frame.length > port.mtu + l2_len:
+        return MTU_EXCEEDED
+    accepts = port.accepts
+    if frame.dhcp and port.kind == GUEST:
+        accepts = COMPLETE
+    action = plan(frame.state, accepts)
+    if port.kind == GUEST:
+        status = to_guest(state, work, frame, out, action)
+    else:
+        status = to_tap(state, work, frame, out, action)
+    if status == OK:
+        state.ledger[out, RX_FRAMES] += 1
+        state.ledger[out, RX_BYTES] += frame.length
+        state.ledger[out, HEADER_BYTES] += frame.head_len
+    return status

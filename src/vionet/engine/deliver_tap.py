@@ -1,0 +1,118 @@
+"""Delivery to a tap: one `writev`, the payload straight from the sender's memory.
+
+A tap whose kernel takes partial sums gets them; one that takes nothing is a stream, and its
+frames are finished before they leave.
+"""
+
+from vionet.engine.checksum import pseudo_header, sum_piece
+from vionet.engine.layout import FRAME, IOV_MAX, PORT, STATE, WORK, Frame, Port, State, Work
+from vionet.engine.seal import HDR_LEN, field_off, finished, set_seed, write_header
+from vionet.engine.status import (
+    CHAIN_TOO_LONG,
+    CSUM_ELIDED,
+    CSUM_FILLED,
+    OK,
+    PAYLOAD_BYTES_COPIED,
+    PAYLOAD_BYTES_SUMMED,
+    TAP_ERROR,
+    TAP_FULL,
+    Action,
+    Csum,
+)
+from vionet.jit.kernel import INT, kernel
+from vionet.jit.libc import errno, writev
+from vionet.jit.raw import copy, load_u16, store_i64, store_u16, store_u32
+from vionet.spec.packet import UDP_CSUM_OFF
+from vionet.spec.virtio_net import VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM
+
+PASS_VALID = int(Action.PASS_VALID)
+PASS_PARTIAL = int(Action.PASS_PARTIAL)
+FILL = int(Action.FILL)
+PARTIAL = int(Csum.PARTIAL)
+EAGAIN = 11
+
+
+@kernel(INT, PORT, WORK, INT)
+def write_out(port: Port, work: Work, n: int) -> int:
+    """One `writev` of `n` vectors.  *returns* OK or a drop reason (spec TP-18)."""
+    if writev(port.fd, work.iov_hva, n) >= 0:
+        return OK
+    return TAP_FULL if errno() == EAGAIN else TAP_ERROR
+
+
+@kernel(INT, STATE, WORK, FRAME, INT)
+def to_stream(state: State, work: Work, frame: Frame, out: int) -> int:
+    """Finish a partial sum in the private packet buffer and write that."""
+    base = work.packet_hva + HDR_LEN
+    copy(base, work.head_hva, frame.head_len)
+    off = frame.head_len
+    s = frame.first_seg
+    while off < frame.length:
+        piece = min(work.seg_len[s], frame.length - off)
+        if work.seg_hva[s] != base + off:  # a frame read from another tap lies here already
+            copy(base + off, work.seg_hva[s], piece)
+        off += piece
+        s += 1
+    field = frame.csum_start + frame.csum_offset
+    if frame.state == PARTIAL and not frame.routed:
+        store_u16(base + field, pseudo_header(work, frame))
+    total = sum_piece(base + frame.csum_start, frame.length - frame.csum_start, 0)
+    store_u16(base + field, finished(total, frame.csum_offset == UDP_CSUM_OFF))
+    store_i64(work.packet_hva, 0)
+    store_u32(work.packet_hva + 8, 0)
+    rest = frame.length - frame.head_len
+    state.ledger[out, CSUM_FILLED] += 1
+    state.ledger[out, PAYLOAD_BYTES_COPIED] += rest
+    state.ledger[out, PAYLOAD_BYTES_SUMMED] += rest
+    work.iov[0] = work.packet_hva
+    work.iov[1] = HDR_LEN + frame.length
+    return write_out(state.ports[out], work, 1)
+
+
+@kernel(INT, STATE, WORK, FRAME, INT, INT)
+def to_tap(state: State, work: Work, frame: Frame, out: int, action: int) -> int:
+    """Write to a tap: header and head from private memory, the rest from the sender's.
+
+    A tap whose kernel takes partial gets it (the seed ours, the sum never computed); one that
+    does not is a stream: its frames are finished from a private copy, because a sum over memory
+    that a guest can change is not the sum of what is sent.
+    """
+    port = state.ports[out]
+    head = work.head_hva
+    field = 0
+    saved = 0
+    flags = 0
+    start = 0
+    offset = 0
+    if action == PASS_PARTIAL:
+        flags = VIRTIO_NET_HDR_F_NEEDS_CSUM
+        start = frame.csum_start
+        offset = frame.csum_offset
+        state.ledger[out, CSUM_ELIDED] += 1
+        if frame.state == PARTIAL and not frame.routed:
+            field = field_off(frame)
+            saved = load_u16(head + field)
+            set_seed(state, work, frame, out, field)
+    elif action == PASS_VALID:
+        flags = VIRTIO_NET_HDR_F_DATA_VALID
+    elif action == FILL:
+        return to_stream(state, work, frame, out)
+    write_header(work, HDR_LEN, flags, start, offset)
+    n = 1
+    work.iov[0] = head - HDR_LEN
+    work.iov[1] = HDR_LEN + frame.head_len
+    rest = frame.length - frame.head_len
+    s = frame.first_seg
+    while rest > 0:
+        if n == IOV_MAX:
+            return CHAIN_TOO_LONG
+        piece = min(work.seg_len[s], rest)
+        work.iov[2 * n] = work.seg_hva[s]
+        work.iov[2 * n + 1] = piece
+        rest -= piece
+        n += 1
+        s += 1
+    status = write_out(port, work, n)
+    if field:
+        store_u16(head + field, saved)
+    return status

@@ -1,0 +1,159 @@
+"""The forwarding table: which port an address was last seen on.
+
+How it works: open addressing over `FDB_SIZE` slots; an address may stand in `FDB_PROBES` slots
+from its hash.  An entry older than `ageing_ns` counts as empty.  A port holds at most
+`FDB_PORT_MAX` addresses, so that one guest that invents addresses cannot push out the others;
+where no slot is free nothing is learnt, the frame still goes its way, and `fdb_full` counts it.
+
+Invariants: a locked port's own address is `fixed`: it never ages and never moves.
+
+Trust: source addresses are whatever guests write.
+"""
+
+from vionet.engine.layout import (
+    FDB_PORT_MAX,
+    FDB_PROBES,
+    FDB_SIZE,
+    PORTS_MAX,
+    STATE,
+    State,
+)
+from vionet.engine.status import FDB_FULL, OK, SOURCE_MAC_LOCKED
+from vionet.jit.kernel import INT, kernel
+
+REFRESH_NS = 1_000_000_000  # an entry's time is written at most once a second
+
+
+@kernel(INT, STATE, INT, inline=True)
+def slot_of(state: State, key: int) -> int:
+    """The first slot of an address.
+
+    The multipliers are random 31-bit numbers of this fabric, so that nobody can choose addresses
+    that collide; both products stay below 2^56.
+    """
+    low = key & 0xFFFFFF
+    high = key >> 24
+    return ((low * state.hash_low + high * state.hash_high) >> 17) & (FDB_SIZE - 1)
+
+
+@kernel(INT, STATE, INT)
+def find(state: State, key: int) -> int:
+    """The slot of a live entry for `key`, or -1."""
+    slot = slot_of(state, key)
+    for i in range(FDB_PROBES):
+        entry = state.fdb[(slot + i) & (FDB_SIZE - 1)]
+        if entry.key == key:
+            if entry.fixed or state.now_ns - entry.seen_ns < state.ageing_ns:
+                return (slot + i) & (FDB_SIZE - 1)
+            return -1
+    return -1
+
+
+@kernel(INT, STATE, INT)
+def lookup(state: State, key: int) -> int:
+    """The port of address `key`, or -1 where it is not known."""
+    slot = find(state, key)
+    return state.fdb[slot].port if slot >= 0 else -1
+
+
+@kernel(INT, STATE, INT)
+def sweep(state: State, port: int) -> int:
+    """Free the aged entries of `port`, at most once a second.  *returns* how many."""
+    if state.now_ns - state.swept_ns < REFRESH_NS:
+        return 0
+    state.swept_ns = state.now_ns
+    freed = 0
+    for i in range(FDB_SIZE):
+        entry = state.fdb[i]
+        if (
+            entry.key
+            and entry.port == port
+            and not entry.fixed
+            and state.now_ns - entry.seen_ns >= state.ageing_ns
+        ):
+            entry.key = 0
+            freed += 1
+    state.ports[port].fdb_count -= freed
+    return freed
+
+
+@kernel(INT, STATE, INT, INT, INT)
+def insert(state: State, key: int, port: int, fixed: int) -> int:
+    """Put a new entry into a free or aged slot.  *returns* OK or FDB_FULL."""
+    if state.ports[port].fdb_count >= FDB_PORT_MAX:
+        sweep(state, port)
+        if state.ports[port].fdb_count >= FDB_PORT_MAX:
+            return FDB_FULL
+    slot = slot_of(state, key)
+    free = -1
+    for i in range(FDB_PROBES):
+        at = (slot + i) & (FDB_SIZE - 1)
+        entry = state.fdb[at]
+        if entry.key == key:
+            free = at
+            break
+        if free < 0 and (
+            entry.key == 0 or (not entry.fixed and state.now_ns - entry.seen_ns >= state.ageing_ns)
+        ):
+            free = at
+    if free < 0:
+        return FDB_FULL
+    entry = state.fdb[free]
+    if entry.key:
+        state.ports[entry.port].fdb_count -= 1
+    entry.key = key
+    entry.port = port
+    entry.seen_ns = state.now_ns
+    entry.fixed = fixed
+    state.ports[port].fdb_count += 1
+    state.ports[port].last_src = key
+    return OK
+
+
+@kernel(INT, STATE, INT, INT)
+def learn(state: State, key: int, port: int) -> int:
+    """Note that `key` was seen on `port`.
+
+    *returns* OK, FDB_FULL (forward anyway) or SOURCE_MAC_LOCKED (another port owns the address).
+    """
+    slot = find(state, key)
+    if slot >= 0:
+        entry = state.fdb[slot]
+        if entry.port != port:
+            if entry.fixed:
+                return SOURCE_MAC_LOCKED
+            if state.ports[port].fdb_count >= FDB_PORT_MAX:
+                return FDB_FULL
+            state.ports[entry.port].last_src = 0
+            state.ports[entry.port].fdb_count -= 1
+            state.ports[port].fdb_count += 1
+            entry.port = port
+        entry.seen_ns = state.now_ns
+        state.ports[port].last_src = key
+        return OK
+    return insert(state, key, port, 0)
+
+
+@kernel(INT, STATE, INT)
+def forget_port(state: State, port: int) -> int:
+    """Drop everything learnt from `port`, its fixed address too (its session ended)."""
+    for i in range(FDB_SIZE):
+        if state.fdb[i].key and state.fdb[i].port == port:
+            state.fdb[i].key = 0
+            state.fdb[i].fixed = 0
+    state.ports[port].fdb_count = 0
+    for i in range(PORTS_MAX):
+        state.ports[i].last_src = 0
+    return 0
+
+
+@kernel(INT, STATE, INT, INT)
+def pin(state: State, key: int, port: int) -> int:
+    """Give a locked port its own address for good.  *returns* OK or FDB_FULL."""
+    slot = find(state, key)
+    if slot >= 0:
+        state.ports[state.fdb[slot].port].fdb_count -= 1
+        state.fdb[slot].key = 0
+    for i in range(PORTS_MAX):
+        state.ports[i].last_src = 0
+    return insert(state, key, port, 1)

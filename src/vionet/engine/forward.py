@@ -1,0 +1,298 @@
+"""Forwarding: who gets the frame in hand, and a burst from one port.
+
+How it works: `from_guest` and `from_tap` take up to `BURST_MAX` frames from a port; each one is
+judged, forwarded and delivered before the next.  Used entries are published and drivers notified
+once at the end of the burst (`finish`).  A switch learns and looks up addresses; a wire gives
+everything to the other port and, where that one has no buffer, leaves the frame where it is.
+
+Invariants: a transmit chain is given back whatever became of the frame, with length 0 (spec
+TX-15), in order; on a wire only after it was delivered.  Every frame that goes nowhere is counted
+by its reason: refusals at the sender's port, failed deliveries at the receiver's.
+"""
+
+from vionet.engine.deliver import deliver
+from vionet.engine.fdb import REFRESH_NS, learn, lookup
+from vionet.engine.ingress import (
+    read_addresses,
+    read_headers,
+    read_tap,
+    read_tap_in_place,
+    take_chain,
+)
+from vionet.engine.judge import judge, read_header
+from vionet.engine.layout import BURST_MAX, FRAME, STATE, WORK, Frame, State, Work
+from vionet.engine.receive import reserve
+from vionet.engine.split import available, disarm, head_at, publish, push_used
+from vionet.engine.status import (
+    CALLS,
+    CALLS_SUPPRESSED,
+    DESTINATION_MAC_LOCKED,
+    FDB_FULL,
+    FRAME_TOO_LONG,
+    FRAME_TOO_SHORT,
+    ISOLATED,
+    NO_OTHER_PORT,
+    OK,
+    RING_BROKEN,
+    RING_DISABLED,
+    RX_RING_FULL,
+    SAME_PORT,
+    SOURCE_MAC_INVALID,
+    SOURCE_MAC_LOCKED,
+    TAP_ERROR,
+    TAP_TRUNCATED,
+    TX_BYTES,
+    TX_FRAMES,
+    FabricKind,
+    PortKind,
+)
+from vionet.jit.kernel import INT, kernel
+from vionet.jit.libc import errno, write
+from vionet.jit.raw import prefetch
+
+GROUP = 1 << 40  # the group bit of an address
+SWITCH = int(FabricKind.SWITCH)
+WIRE = int(FabricKind.WIRE)
+FREE = int(PortKind.FREE)
+GUEST = int(PortKind.GUEST)
+EAGAIN = 11
+EINTR = 4
+HELD = -1  # a wire's frame stays where it is
+
+
+@kernel(INT, STATE, WORK, FRAME, INT, INT)
+def offer(state: State, work: Work, frame: Frame, in_port: int, out: int) -> int:
+    """Deliver to one port unless a rule of that port forbids it; counts what it drops there."""
+    port = state.ports[out]
+    if port.isolated and state.ports[in_port].isolated:
+        status = ISOLATED
+    elif port.locked and not frame.dst & GROUP and frame.dst != port.mac:
+        status = DESTINATION_MAC_LOCKED
+    else:
+        status = deliver(state, work, frame, out)
+    if status != OK:
+        state.drops[out, status] += 1
+    return status
+
+
+@kernel(INT, STATE, WORK, FRAME, INT)
+def flood(state: State, work: Work, frame: Frame, in_port: int) -> int:
+    """Deliver to every other port; each gets it in its own form."""
+    for out in range(state.n_ports):
+        if out != in_port and state.ports[out].up:
+            offer(state, work, frame, in_port, out)
+    return OK
+
+
+@kernel(INT, STATE, FRAME, INT, inline=True)
+def check_source(state: State, frame: Frame, in_port: int) -> int:
+    """The source address: group addresses, locked ports, learning.  *returns* a drop reason."""
+    port = state.ports[in_port]
+    src = frame.src
+    if src & GROUP:
+        return SOURCE_MAC_INVALID
+    if port.locked and src != port.mac:
+        return SOURCE_MAC_LOCKED
+    if state.kind == SWITCH and (
+        src != port.last_src or state.now_ns - port.last_seen_ns > REFRESH_NS
+    ):
+        status = learn(state, src, in_port)
+        port.last_seen_ns = state.now_ns
+        if status == FDB_FULL:
+            state.drops[in_port, FDB_FULL] += 1  # noted; the frame goes its way
+        return OK if status == FDB_FULL else status
+    return OK
+
+
+@kernel(INT, STATE, WORK, FRAME, INT, INT)
+def across(state: State, work: Work, frame: Frame, in_port: int, out: int) -> int:
+    """A wire's delivery to a guest: where its ring is full the frame is HELD, not dropped."""
+    status = offer(state, work, frame, in_port, out)
+    if status == RX_RING_FULL:
+        state.drops[out, RX_RING_FULL] -= 1
+        state.ports[out].queues[0].starved = 1
+        return HELD
+    return OK
+
+
+@kernel(INT, STATE, WORK, FRAME, INT)
+def forward(state: State, work: Work, frame: Frame, in_port: int) -> int:
+    """Judge the frame in hand and deliver it.  *returns* OK, a drop reason, or HELD."""
+    port = state.ports[in_port]
+    read_header(work, frame)
+    read_headers(work, frame)
+    if frame.full and frame.bad_len:
+        return TAP_TRUNCATED
+    if port.mtu and frame.length > port.mtu + frame.l3_off:
+        return FRAME_TOO_LONG
+    status = judge(port, frame)
+    if status != OK:
+        return status
+    read_addresses(work, frame)
+    status = check_source(state, frame, in_port)
+    if status != OK:
+        return status
+    if state.kind == WIRE:
+        out = 1 - in_port
+        if not state.ports[out].up:
+            return NO_OTHER_PORT
+        if state.ports[out].kind != GUEST:
+            offer(state, work, frame, in_port, out)
+            return OK
+        return across(state, work, frame, in_port, out)
+    if frame.dst & GROUP:
+        return flood(state, work, frame, in_port)
+    out = lookup(state, frame.dst)
+    if out == in_port:
+        return SAME_PORT
+    if out < 0 or not state.ports[out].up:
+        return flood(state, work, frame, in_port)
+    offer(state, work, frame, in_port, out)
+    return OK
+
+
+@kernel(INT, STATE, WORK, INT, INT)
+def break_ring(state: State, work: Work, index: int, ring: int) -> int:
+    """The driver broke the ring: it stops until it is set up anew; its error fd is told (VU-44)."""
+    queue = state.ports[index].queues[ring]
+    queue.broken = 1
+    state.drops[index, RING_BROKEN] += 1
+    if queue.err_fd >= 0:
+        write(queue.err_fd, work.one_hva, 8)
+    write(state.notice_fd, work.one_hva, 8)
+    return 0
+
+
+@kernel(INT, STATE, WORK, INT, INT)
+def notify(state: State, work: Work, index: int, ring: int) -> int:
+    """Publish a ring's used entries and interrupt the driver if it wants that."""
+    port = state.ports[index]
+    queue = port.queues[ring]
+    if queue.published_idx == queue.used_idx:
+        return 0
+    if publish(port, queue) and queue.call_fd >= 0:
+        write(queue.call_fd, work.one_hva, 8)
+        state.ledger[index, CALLS] += 1
+    else:
+        state.ledger[index, CALLS_SUPPRESSED] += 1
+    return 0
+
+
+@kernel(INT, STATE, WORK)
+def finish(state: State, work: Work) -> int:
+    """The end of a burst: publish and notify every receive ring that was written."""
+    for i in range(work.n_touched):
+        index = work.touched[i]
+        state.ports[index].rx_touched = 0
+        notify(state, work, index, 0)
+    work.n_touched = 0
+    return 0
+
+
+@kernel(INT, STATE, WORK, INT)
+def from_guest(state: State, work: Work, in_port: int) -> int:
+    """A burst from a guest's transmit ring.  *returns* the frames taken."""
+    port = state.ports[in_port]
+    queue = port.queues[1]
+    frame = work.frame[0]
+    if not queue.ready or not queue.started or queue.broken:
+        return 0
+    count = available(queue)
+    if count <= 0:
+        if count < 0:
+            break_ring(state, work, in_port, 1)
+        return 0
+    disarm(port, queue)
+    queue.held = 0
+    count = min(count, BURST_MAX)
+    n_bytes = 0
+    done = 0
+    for i in range(count):
+        head = head_at(queue, queue.avail_idx)
+        if head >= queue.entries:
+            break_ring(state, work, in_port, 1)
+            break
+        if i + 4 < count:
+            ahead = head_at(queue, queue.avail_idx + 4) & (queue.entries - 1)
+            prefetch(queue.desc_hva + 16 * ahead)
+        if not queue.enabled:
+            status = RING_DISABLED  # started but disabled: taken and discarded (spec VU-27)
+        else:
+            status = take_chain(port, queue, work, frame, head)
+            if status == OK:
+                n_bytes += frame.length
+                status = forward(state, work, frame, in_port)
+                if status == HELD:
+                    n_bytes -= frame.length
+                    queue.held = 1
+                    break
+        if status != OK:
+            state.drops[in_port, status] += 1
+        push_used(queue, head, 0)
+        queue.avail_idx = (queue.avail_idx + 1) & 0xFFFF
+        done += 1
+    state.ledger[in_port, TX_FRAMES] += done
+    state.ledger[in_port, TX_BYTES] += n_bytes
+    notify(state, work, in_port, 1)
+    finish(state, work)
+    return done
+
+
+@kernel(INT, STATE, WORK, INT, INT)
+def posted(state: State, work: Work, in_port: int, out: int) -> int:
+    """Choose the guest's buffers for the largest frame of the tap, before reading.
+
+    *returns* 1: read into them; 0: read privately (buffers too small, ring not usable);
+    -1: no buffers, leave the frame in the tap until the guest posts some.
+    """
+    port = state.ports[out]
+    need = port.header_len + state.ports[in_port].max_frame_len + 1
+    status = reserve(port, port.queues[0], work, need)
+    if status == OK:
+        return 1
+    if status == RX_RING_FULL:
+        port.queues[0].starved = 1
+        return -1
+    return 0
+
+
+@kernel(INT, STATE, WORK, INT)
+def from_tap(state: State, work: Work, in_port: int) -> int:
+    """A burst from a tap.  *returns* the frames taken; clears `readable` when it is empty."""
+    port = state.ports[in_port]
+    frame = work.frame[0]
+    done = 0
+    out = 1 - in_port
+    direct = state.kind == WIRE and state.ports[out].up and state.ports[out].kind == GUEST
+    while done < BURST_MAX:
+        in_place = 0
+        if direct:
+            in_place = posted(state, work, in_port, out)
+            if in_place < 0:
+                break
+        if in_place:
+            header_len = state.ports[out].header_len
+            length = read_tap_in_place(port, work, frame, header_len)
+        else:
+            length = read_tap(port, work, frame)
+        if length < 0:
+            error = errno()
+            if error == EINTR:
+                continue
+            port.readable = 0
+            if error != EAGAIN:
+                state.drops[in_port, TAP_ERROR] += 1
+            break
+        done += 1
+        if length == 0:
+            state.drops[in_port, FRAME_TOO_SHORT] += 1
+            continue
+        state.ledger[in_port, TX_FRAMES] += 1
+        state.ledger[in_port, TX_BYTES] += length
+        status = forward(state, work, frame, in_port)
+        if status == HELD:
+            state.drops[out, RX_RING_FULL] += 1  # it was read privately and cannot go back
+        elif status != OK:
+            state.drops[in_port, status] += 1
+    finish(state, work)
+    return done

@@ -1,0 +1,182 @@
+"""Taking one frame: from a guest's transmit ring, or from a tap.
+
+How it works: afterwards the frame in hand is the private copy of its virtio-net header
+(`work.vhdr`), of its first bytes (`work.head`), and a scatter list of the untouched rest.  Every
+decision is made on the copies, and the head copy is what will be delivered: the guest may rewrite
+shared memory at any moment (spec DS-12).
+
+Invariants: at most `HEAD_MAX` bytes of a frame are copied here.  The header may be split over
+descriptors anywhere (spec HD-10).
+"""
+
+from vionet.engine.guest import walk
+from vionet.engine.layout import (
+    FRAME,
+    FRAME_MAX,
+    HEAD_LEN,
+    HEAD_MAX,
+    PACKET_LEN,
+    PORT,
+    QUEUE,
+    WORK,
+    Frame,
+    Port,
+    Queue,
+    Work,
+)
+from vionet.engine.parse import parse, swap16
+from vionet.engine.status import FRAME_TOO_LONG, FRAME_TOO_SHORT, HEADER_TRUNCATED, OK
+from vionet.jit.kernel import INT, kernel
+from vionet.jit.libc import readv
+from vionet.jit.raw import copy, load_u16, load_u32
+from vionet.spec.packet import ETH_HLEN
+
+HDR_LEN = 12
+
+
+@kernel(INT, WORK, FRAME, INT, INT)
+def take(work: Work, frame: Frame, destination: int, length: int) -> int:
+    """Copy `length` bytes off the front of the frame's scatter list.  *requires* it has them."""
+    while length > 0:
+        s = frame.first_seg
+        piece = min(work.seg_len[s], length)
+        copy(destination, work.seg_hva[s], piece)
+        destination += piece
+        length -= piece
+        if piece == work.seg_len[s]:
+            frame.first_seg += 1
+        else:
+            work.seg_hva[s] += piece
+            work.seg_len[s] -= piece
+    return 0
+
+
+@kernel(INT, PORT, QUEUE, WORK, FRAME, INT, inline=True)
+def take_chain(port: Port, queue: Queue, work: Work, frame: Frame, head: int) -> int:
+    """Make the transmit chain at `head` the frame in hand.  *returns* OK or a drop reason."""
+    status = walk(port, queue, work, head, 0, 0)
+    if status != OK:
+        return status
+    frame.first_seg = 0
+    frame.n_segs = work.n_walked
+    frame.in_place = 0
+    frame.full = 0
+    header_len = port.header_len
+    length = work.walked_len - header_len
+    if length < 0:
+        return HEADER_TRUNCATED
+    if length < ETH_HLEN:
+        return FRAME_TOO_SHORT
+    if length > FRAME_MAX:
+        return FRAME_TOO_LONG
+    frame.length = length
+    frame.head_len = min(length, HEAD_LEN)
+    if work.seg_len[0] >= header_len + frame.head_len:
+        # The usual case: one copy for each, no loop.
+        hva = work.seg_hva[0]
+        copy(work.vhdr_hva, hva, header_len)
+        copy(work.head_hva, hva + header_len, frame.head_len)
+        taken = header_len + frame.head_len
+        if taken == work.seg_len[0]:
+            frame.first_seg = 1
+        else:
+            work.seg_hva[0] = hva + taken
+            work.seg_len[0] -= taken
+    else:
+        take(work, frame, work.vhdr_hva, header_len)
+        take(work, frame, work.head_hva, frame.head_len)
+    return OK
+
+
+@kernel(INT, WORK, FRAME)
+def read_headers(work: Work, frame: Frame) -> int:
+    """Parse, taking more of the frame into the head copy where the headers are longer."""
+    while True:
+        needed = parse(work, frame)
+        if needed <= frame.head_len:
+            return 0
+        if frame.in_place:
+            return 0  # the rest is in the receiver's buffers; such headers count as unknown
+        needed = min(min(needed + 64, HEAD_MAX), frame.length)
+        take(work, frame, work.head_hva + frame.head_len, needed - frame.head_len)
+        frame.head_len = needed
+
+
+@kernel(INT, WORK, FRAME, inline=True)
+def read_addresses(work: Work, frame: Frame) -> int:
+    """The two Ethernet addresses as 48-bit numbers, the first octet highest."""
+    base = work.head_hva
+    low = load_u32(base + 2)
+    frame.dst = (swap16(load_u16(base)) << 32) | (swap16(low & 0xFFFF) << 16) | swap16(low >> 16)
+    low = load_u32(base + 8)
+    frame.src = (
+        (swap16(load_u16(base + 6)) << 32) | (swap16(low & 0xFFFF) << 16) | swap16(low >> 16)
+    )
+    return 0
+
+
+@kernel(INT, PORT, WORK, FRAME)
+def read_tap(port: Port, work: Work, frame: Frame) -> int:
+    """Read one frame into private memory.  *returns* its bytes, 0: too short, -1: none (errno).
+
+    A switch does not know the receiver before it has read.
+    """
+    work.iov[0] = work.vhdr_hva
+    work.iov[1] = HDR_LEN
+    work.iov[2] = work.head_hva
+    work.iov[3] = HEAD_LEN
+    work.iov[4] = work.packet_hva
+    work.iov[5] = PACKET_LEN
+    length = readv(port.fd, work.iov_hva, 3)
+    if length < 0:
+        return -1
+    length -= HDR_LEN
+    if length < ETH_HLEN:
+        return 0
+    frame.in_place = 0
+    frame.full = 0
+    frame.length = length
+    frame.head_len = min(length, HEAD_LEN)
+    frame.first_seg = 0
+    frame.n_segs = 1
+    work.seg_hva[0] = work.packet_hva
+    work.seg_len[0] = length - frame.head_len
+    return length
+
+
+@kernel(INT, PORT, WORK, FRAME, INT)
+def read_tap_in_place(port: Port, work: Work, frame: Frame, header_len: int) -> int:
+    """Read one frame past its head straight into the chosen receive buffers (a wire).
+
+    *requires* `receive.reserve` for the largest frame.  *returns* as `read_tap`; a frame that
+    fills the buffers to the last byte may have been cut off by the kernel (spec TP-15).
+    """
+    work.iov[0] = work.vhdr_hva
+    work.iov[1] = HDR_LEN
+    work.iov[2] = work.head_hva
+    work.iov[3] = HEAD_LEN
+    n = 2
+    off = header_len + HEAD_LEN
+    for i in range(work.n_dst):
+        if off >= work.dst_seg_len[i]:
+            off -= work.dst_seg_len[i]
+            continue
+        work.iov[2 * n] = work.dst_hva[i] + off
+        work.iov[2 * n + 1] = work.dst_seg_len[i] - off
+        off = 0
+        n += 1
+        if n == 512:
+            break
+    length = readv(port.fd, work.iov_hva, n)
+    if length < 0:
+        return -1
+    length -= HDR_LEN
+    if length < ETH_HLEN:
+        return 0
+    frame.in_place = 1
+    frame.full = 1 if length + header_len >= work.room else 0
+    frame.length = length
+    frame.head_len = min(length, HEAD_LEN)
+    frame.first_seg = 0
+    frame.n_segs = 0
+    return length

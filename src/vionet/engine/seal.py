@@ -1,0 +1,49 @@
+"""What every delivery puts in front: a fresh virtio-net header, our own pseudo-header sum.
+
+Nothing of one header is left for the next (W39, W40): all its bytes are written each time.
+"""
+
+from vionet.engine.checksum import pseudo_header
+from vionet.engine.layout import FRAME, STATE, WORK, Frame, State, Work
+from vionet.engine.status import PSEUDO_HEADER_REPAIRED, Csum
+from vionet.jit.kernel import INT, kernel
+from vionet.jit.raw import load_u16, store_i64, store_u16, store_u32
+from vionet.spec.packet import IPPROTO_UDP, TCP_CSUM_OFF, UDP_CSUM_OFF
+
+PARTIAL = int(Csum.PARTIAL)
+HDR_LEN = 12
+
+
+@kernel(INT, FRAME, inline=True)
+def field_off(frame: Frame) -> int:
+    """Where the outermost L4 checksum field is.  *requires* `frame.l4_off`."""
+    return frame.l4_off + (UDP_CSUM_OFF if frame.l4 == IPPROTO_UDP else TCP_CSUM_OFF)
+
+
+@kernel(INT, INT, INT, inline=True)
+def finished(total: int, udp: int) -> int:
+    """The checksum of a folded sum; for UDP 0 is sent as 0xffff (spec SG-03, W52, W53)."""
+    value = total ^ 0xFFFF
+    return 0xFFFF if udp and value == 0 else value
+
+
+@kernel(INT, WORK, INT, INT, INT, INT, inline=True)
+def write_header(work: Work, header_len: int, flags: int, start: int, offset: int) -> int:
+    """Put a fresh virtio-net header in front of the head copy; num_buffers is 1 (spec RX-01)."""
+    base = work.head_hva - header_len
+    store_i64(base, flags | (start << 48))
+    if header_len == HDR_LEN:
+        store_u32(base + 8, offset | (1 << 16))
+    else:
+        store_u16(base + 8, offset)
+    return 0
+
+
+@kernel(INT, STATE, WORK, FRAME, INT, INT, inline=True)
+def set_seed(state: State, work: Work, frame: Frame, out: int, field: int) -> int:
+    """Put our own pseudo-header sum into the field; a guest's wrong one is counted (W63)."""
+    seed = pseudo_header(work, frame)
+    if frame.state == PARTIAL and load_u16(work.head_hva + field) != seed:
+        state.ledger[out, PSEUDO_HEADER_REPAIRED] += 1
+    store_u16(work.head_hva + field, seed)
+    return 0

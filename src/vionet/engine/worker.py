@@ -1,0 +1,120 @@
+"""The worker: one compiled loop that serves every port, polls while busy and sleeps while idle.
+
+How it works: each round gives every port one burst.  While rounds bring frames, nobody is asked
+to kick.  After `spin_ns` without a frame the rings are armed, looked at once more, and the thread
+blocks in `epoll_wait` on the kick eventfds, the taps and the control plane's wake-up.  Eventfds
+are registered edge-triggered and never read: each write is an event of its own.  While busy,
+epoll is looked at without blocking every `PEEK_ROUNDS` rounds, for taps and first kicks.
+
+Invariants: returns only between bursts, so nothing popped is ever left unfinished (spec VU-34).
+A ring starts with its first kick (VU-25).
+
+Threads: one thread runs this without the GIL; the control plane asks it to return by
+`state.stop` and the wake eventfd, then owns all state until it calls `run` again.
+"""
+
+import platform
+
+from vionet.engine.forward import from_guest, from_tap
+from vionet.engine.layout import EVENTS_MAX, STATE, WORK, State, Work
+from vionet.engine.split import arm
+from vionet.engine.status import KICKS, WAKEUPS, PortKind
+from vionet.jit.kernel import INT, kernel
+from vionet.jit.libc import clock_gettime, epoll_wait
+from vionet.jit.raw import load_acquire_i64, load_i64, relax
+
+PEEK_ROUNDS = 32
+CLOCK_MONOTONIC = 1
+GUEST = int(PortKind.GUEST)
+TAP = int(PortKind.TAP)
+# struct epoll_event is packed on x86-64 only.
+EVENT_LEN = 12 if platform.machine() == "x86_64" else 16
+EVENT_DATA_OFF = 4 if platform.machine() == "x86_64" else 8
+# Event data: the port above bit 8, below it the ring or one of these.
+EVENT_TAP = 0xFE
+EVENT_WAKE = 0xFF
+
+
+@kernel(INT, STATE, WORK)
+def read_clock(state: State, work: Work) -> int:
+    """Set and *return* `state.now_ns`."""
+    clock_gettime(CLOCK_MONOTONIC, work.clock_hva)
+    state.now_ns = work.clock[0] * 1_000_000_000 + work.clock[1]
+    return state.now_ns
+
+
+@kernel(INT, STATE, WORK)
+def serve(state: State, work: Work) -> int:
+    """One burst from every port.  *returns* the frames taken."""
+    done = 0
+    for index in range(state.n_ports):
+        port = state.ports[index]
+        if port.kind == GUEST and port.up:
+            done += from_guest(state, work, index)
+        elif port.kind == TAP and port.readable:
+            done += from_tap(state, work, index)
+    return done
+
+
+@kernel(INT, STATE)
+def arm_all(state: State) -> int:
+    """Ask every driver to kick.  *returns* 1 if a frame or an awaited buffer is there already."""
+    found = 0
+    for index in range(state.n_ports):
+        port = state.ports[index]
+        if port.kind != GUEST or not port.up:
+            continue
+        queue = port.queues[1]
+        if queue.ready and queue.started and not queue.broken and not queue.held:
+            found |= arm(port, queue)
+        queue = port.queues[0]
+        if queue.starved and queue.ready and not queue.broken and arm(port, queue):
+            queue.starved = 0
+            found = 1
+    return found
+
+
+@kernel(INT, STATE, WORK, INT)
+def take_events(state: State, work: Work, timeout_ms: int) -> int:
+    """Wait for events and note them.  *returns* their number (0 on EINTR)."""
+    count = epoll_wait(state.epoll_fd, work.events_hva, EVENTS_MAX, timeout_ms)
+    for i in range(count):
+        data = load_i64(work.events_hva + EVENT_LEN * i + EVENT_DATA_OFF)
+        what = data & 0xFF
+        index = data >> 8
+        if what == EVENT_TAP:
+            state.ports[index].readable = 1
+        elif what != EVENT_WAKE:
+            queue = state.ports[index].queues[what]
+            queue.started = queue.ready
+            state.ledger[index, KICKS] += 1
+            state.ledger[index, WAKEUPS] += 1 if timeout_ms else 0
+    return max(count, 0)
+
+
+@kernel(INT, STATE, WORK)
+def run(state: State, work: Work) -> int:
+    """Serve until `state.stop`.  *returns* 0."""
+    idle_since = 0
+    rounds = 0
+    while load_acquire_i64(work.stop_hva) == 0:
+        read_clock(state, work)
+        rounds += 1
+        if rounds >= PEEK_ROUNDS:
+            rounds = 0
+            take_events(state, work, 0)
+        if serve(state, work) > 0:
+            idle_since = 0
+            continue
+        if idle_since == 0:
+            idle_since = state.now_ns
+        if state.now_ns - idle_since < state.spin_ns:
+            relax()
+            continue
+        if arm_all(state):
+            idle_since = 0
+            continue
+        if take_events(state, work, state.sleep_ms) > 0:
+            rounds = 0
+        idle_since = 0
+    return 0

@@ -1,0 +1,103 @@
+"""A fabric: one block of state, one worker, and the ports that are plugged in.
+
+How it works: `Fabric` allocates `State` and `Work`, makes the epoll instance and the eventfds,
+and gives each new port a `Slot`: its index and the right to change state while the worker is
+held.  The ports do the rest (`ports.guest`, `ports.tap_port`).
+
+Threads: all methods are the control plane's, one thread.
+"""
+
+import os
+import secrets
+
+from vionet.engine.layout import HEAD_ROOM, PORTS_MAX, State, Work
+from vionet.engine.status import FabricKind
+from vionet.fabric.poll import Poll
+from vionet.fabric.worker import Worker
+from vionet.jit.record import address_of, allocate
+from vionet.ports.guest import GuestPort
+from vionet.ports.slot import PortOptions, Slot
+from vionet.ports.tap import Tap
+from vionet.ports.tap_port import TapPort
+
+AGEING_NS = 300_000_000_000  # 300 s, what IEEE 802.1D recommends
+SPIN_NS = 20_000  # an idle worker polls this long before it sleeps
+
+
+class Fabric:
+    """A switch or a wire."""
+
+    def __init__(self, kind: FabricKind = FabricKind.SWITCH, name: str = "") -> None:
+        self.name = name or kind.name.lower()
+        self.kind = kind
+        self.ports: list[GuestPort | TapPort] = []
+        self._state = allocate(State)
+        self._work = prepared_work(self._state)
+        self._poll = Poll()
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.notice_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll.add_wake(self._wake_fd)
+        prepare_state(self._state, kind)
+        self._state.epoll_fd = self._poll.fd
+        self._state.notice_fd = self.notice_fd
+        self._worker = Worker(self._state, self._work, self._wake_fd)
+
+    def start(self) -> None:
+        """Begin to forward."""
+        self._worker.start()
+
+    def close(self) -> None:
+        """Stop forwarding and release what the fabric owns; guests' sessions end before this."""
+        for port in self.ports:
+            if isinstance(port, TapPort):
+                port.close()
+        self._worker.close()
+        self._poll.close()
+        os.close(self._wake_fd)
+        os.close(self.notice_fd)
+
+    def add_guest(self, options: PortOptions) -> GuestPort:
+        """Plug in a guest's NIC, which then waits for its front-end."""
+        port = GuestPort(self._new_slot(), options)
+        self.ports.append(port)
+        return port
+
+    def add_tap(self, options: PortOptions, tap: Tap) -> TapPort:
+        """Plug in an open tap, which the fabric then owns."""
+        port = TapPort(self._new_slot(), options, tap)
+        self.ports.append(port)
+        return port
+
+    def _new_slot(self) -> Slot:
+        index = len(self.ports)
+        limit = 2 if self.kind is FabricKind.WIRE else PORTS_MAX
+        if index >= limit:
+            raise ValueError(f"{self.name}: a {self.kind.name.lower()} has at most {limit} ports")
+        with self._worker.hold():
+            self._state.n_ports = index + 1
+        return Slot(self._state, index, self._poll, self._worker.hold)
+
+
+def prepare_state(state: State, kind: FabricKind) -> None:
+    """The constants of a fresh state block."""
+    state.kind = int(kind)
+    state.ageing_ns = AGEING_NS
+    state.spin_ns = SPIN_NS
+    state.sleep_ms = -1
+    state.hash_low = secrets.randbits(30) | 1 << 30 | 1
+    state.hash_high = secrets.randbits(30) | 1 << 30 | 1
+
+
+def prepared_work(state: State) -> Work:
+    """A worker's scratch that knows its own addresses."""
+    work = allocate(Work)
+    work.head_hva = address_of(work.head) + HEAD_ROOM
+    work.vhdr_hva = address_of(work.vhdr)
+    work.packet_hva = address_of(work.packet)
+    work.iov_hva = address_of(work.iov)
+    work.events_hva = address_of(work.events)
+    work.clock_hva = address_of(work.clock)
+    work.one_hva = address_of(work.one)
+    work.stop_hva = address_of(state)
+    work.one[0] = 1
+    return work

@@ -1,0 +1,109 @@
+"""A port's place in the fabric, and what every port is told about itself.
+
+A `Slot` is an index into the state block together with the right to change it: everything inside
+`with slot.hold()` happens while the worker is not in its loop.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from vionet.engine.fdb import forget_port, pin
+from vionet.engine.layout import Port, State
+from vionet.engine.status import DROP_REASONS, LEDGER_KEYS, Accepts, Policy, PortKind
+
+
+class Watch(Protocol):
+    """What the worker sleeps on (`fabric.poll`)."""
+
+    def add_ring(self, fd: int, port: int, ring: int) -> None:
+        """A kick eventfd."""
+
+    def add_tap(self, fd: int, port: int) -> None:
+        """A tap."""
+
+    def remove(self, fd: int) -> None:
+        """A descriptor that is about to be closed."""
+
+
+class PortOptions(Protocol):
+    """What a person chose for a port (`config.port`)."""
+
+    @property
+    def name(self) -> str:
+        """The port's name."""
+
+    @property
+    def features(self) -> int:
+        """Feature bits that may be offered."""
+
+    @property
+    def mac(self) -> int | None:
+        """48 bits, the first octet highest."""
+
+    @property
+    def locked(self) -> bool:
+        """Frames from and to `mac` only."""
+
+    @property
+    def isolated(self) -> bool:
+        """Reaches only ports that are not isolated."""
+
+    @property
+    def policy(self) -> Policy:
+        """What a receiver sees of checksums."""
+
+    @property
+    def mtu(self) -> int | None:
+        """Largest L3 packet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One index of the state block."""
+
+    state: State
+    index: int
+    watch: Watch
+    hold: Callable[[], AbstractContextManager[None]]
+
+    @property
+    def record(self) -> Port:
+        """The port's record; to be written inside `hold` only."""
+        return self.state.ports[self.index]
+
+    def set_up(self, kind: PortKind, options: PortOptions) -> None:
+        """Fill in what the options say.  *requires* hold."""
+        record = self.record
+        record.kind = int(kind)
+        record.fd = -1
+        record.mac = options.mac or 0
+        record.locked = int(options.locked)
+        record.isolated = int(options.isolated)
+        record.mtu = options.mtu or 0
+        for queue in record.queues:
+            queue.kick_fd = queue.call_fd = queue.err_fd = -1
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the addresses learnt here; a locked port keeps its own.  *requires* hold."""
+        forget_port(self.state, self.index)
+        if self.record.locked:
+            pin(self.state, self.record.mac, self.index)
+
+    def ledger(self) -> dict[str, int]:
+        """The port's counters by their stable keys."""
+        return dict(zip(LEDGER_KEYS, self.state.ledger[self.index].tolist(), strict=True))
+
+    def drops(self) -> dict[str, int]:
+        """Dropped frames by reason."""
+        counts = self.state.drops[self.index].tolist()
+        return dict(zip(DROP_REASONS[1:], counts[1:], strict=True))
+
+
+def accepts_of(takes_partial: bool, policy: Policy) -> Accepts:
+    """The decision table's column of a guest (docs/how-it-works.md)."""
+    if not takes_partial or policy is Policy.COMPLETE:
+        return Accepts.COMPLETE
+    return Accepts.UNIFORM if policy is Policy.UNIFORM else Accepts.NATURAL
