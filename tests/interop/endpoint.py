@@ -162,6 +162,17 @@ def udp_to(address: str, port: int, source: int, sizes: list[int]) -> dict[str, 
     return {"sent": len(sizes)}
 
 
+def bad_udp(interface: str, port: int) -> dict[str, object]:
+    """Send one broadcast datagram to 192.0.2.1 whose checksum is wrong."""
+    udp = struct.pack("!HHHH", 9, port, 12, 0x1234) + b"data"
+    ip = struct.pack("!BBHIBBH4s4s", 0x45, 0, 32, 0, 9, 17, 0, b"\xc0\0\2\2", b"\xc0\0\2\1")
+    ip = ip[:10] + struct.pack("!H", ~fold(ip) & 0xFFFF) + ip[12:]
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as packets:
+        packets.bind((interface, 0x0800))
+        packets.send(b"\xff" * 6 + b"\2\0\0\0\0\1\x08\0" + ip + udp)
+    return {"sent": 1}
+
+
 def fold(data: bytes) -> int:
     """The ones'-complement sum of `data` as 16 bits."""
     data += b"\0" * (len(data) % 2)
@@ -267,6 +278,8 @@ def main(command: str, *arguments: str) -> dict[str, object]:
         case "udp-to":
             sizes = [int(size) for size in option["sizes"].split(",")]
             return udp_to(where, port, int(option["source"]), sizes)
+        case "bad-udp":
+            return bad_udp(where, port)
         case "watch":
             return watch(where, timeout, int(option.get("count", "1000000000")))
         case "counters":

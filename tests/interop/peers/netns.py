@@ -36,6 +36,10 @@ class ChildJob(Job):
             raise PeerError(f"{self.child.argv}: status {status}: {self.child.tail()}")
         return self.child.output()
 
+    def await_output(self, text: str, timeout: float = 20) -> None:
+        """Wait until it has printed `text` (see `Job.await_output`)."""
+        self.child.await_line(text, timeout)
+
 
 class Namespace(Shell):
     """A network namespace, with its loopback up."""
@@ -121,6 +125,7 @@ class Capture:
     def __init__(self, place: Namespace, interface: str, folder: Path) -> None:
         """Start capturing and wait until the capture runs."""
         need("tshark")
+        folder.mkdir(exist_ok=True)
         self.file = folder / f"{place.name}-{interface}.pcapng"
         argv = ["ip", "netns", "exec", place.name, "tshark", "-q", "-i", interface, "-s", "0"]
         self.child = Child([*argv, "-w", str(self.file)], self.file.with_suffix(".log"))

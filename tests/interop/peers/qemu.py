@@ -7,6 +7,7 @@ console on standard input and output is the shell.  The device's properties are 
 """
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.interop.peers import initramfs
@@ -28,9 +29,9 @@ class Qemu(Console):
         memory: int = 160,
         reconnect: bool = False,
         options: tuple[str, ...] = (),
-        **properties: str,
+        properties: Mapping[str, str] | None = None,
     ) -> None:
-        """Start a guest; `properties` are the device's; `disable_` stands for `disable-`."""
+        """Start a guest; `properties` are those of the device."""
         need("qemu-system-x86_64")
         self.folder = folder
         modules = ",".join(Path(module).name for module in initramfs.MODULES)
@@ -50,10 +51,8 @@ class Qemu(Console):
         argv += ["-no-reboot", "-nodefaults", "-no-user-config", *options]
         if socket is not None:
             again = ",reconnect=1" if reconnect else ""
-            device = {"mac": mac, "vectors": "0", "romfile": "", **properties}
-            text = ",".join(
-                f"{key.replace('disable_', 'disable-')}={value}" for key, value in device.items()
-            )
+            device = {"mac": mac, "vectors": "0", "romfile": "", **(properties or {})}
+            text = ",".join(f"{key}={value}" for key, value in device.items())
             argv += ["-chardev", f"socket,id=c,path={socket}{again}"]
             argv += ["-netdev", "vhost-user,id=n,chardev=c"]
             argv += ["-device", f"virtio-net-pci,netdev=n,{text}"]

@@ -29,6 +29,10 @@ class Job(ABC):
     def result(self, timeout: float = 30) -> str:
         """Wait for the end and return the output; a status other than 0 is an error."""
 
+    @abstractmethod
+    def await_output(self, text: str, timeout: float = 20) -> None:
+        """Wait until the command has printed `text`."""
+
     def literal(self, timeout: float = 30) -> Any:
         """The Python literal that the command printed on its last line."""
         return last_literal(self.result(timeout))
@@ -176,3 +180,8 @@ class ConsoleJob(Job):
         return self.console.run(
             f"wait $(cat {file}.pid) ; status=$? ; cat {file}.out ; (exit $status)", timeout
         )
+
+    def await_output(self, text: str, timeout: float = 20) -> None:
+        """Wait until it has printed `text` (see `Job.await_output`)."""
+        loop = f"until grep -q '{text}' {self.file}.out ; do usleep 20000 ; done"
+        self.console.run(loop, timeout)
