@@ -21,6 +21,7 @@ import ctypes
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -133,6 +134,12 @@ def install() -> int:
             raise OSError(ctypes.get_errno(), "sigaction")
     _installed.append(fd)
     return fd
+
+
+def acknowledge() -> None:
+    """Make the eventfd unreadable again; call it before looking at the entries."""
+    with suppress(BlockingIOError):
+        os.eventfd_read(_installed[0])
 
 
 def guard(hva: int, size: int, page_size: int) -> int:

@@ -1,0 +1,237 @@
+"""A vhost-user back-end on an asyncio loop: one socket path, one front-end at a time.
+
+How it works: `Backend.start` listens on the path, or connects to it again and again.  Each
+connection becomes a `Connection`, read when the loop says that it is readable; calls of the
+`Device` happen on the loop's thread.  When a session ends, for whatever reason, the port is ready
+for the next one.
+
+A second front-end is turned away while one is connected; but first the connected one is read, so
+that a front-end which has just died does not keep its successor out.
+
+Invariants: after `close` no descriptor, mapping, timer or socket path of this back-end is left.
+The number of log lines is bounded however often front-ends come and go.
+"""
+
+import asyncio
+import socket
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from vionet.jit import fault
+from vionet.spec import vhost_user as vu
+from vionet.spec import virtio
+from vionet.vhost_user.connection import Connection
+from vionet.vhost_user.device import Device
+from vionet.vhost_user.listener import Listener
+from vionet.vhost_user.session import Session
+
+BACKOFF_MIN: Final = 0.1  # seconds between attempts to connect; doubled up to the maximum
+BACKOFF_MAX: Final = 2.0
+LINES_BURST: Final = 30  # log lines at once
+LINES_PER_SECOND: Final = 1.0
+
+_watching: dict[asyncio.AbstractEventLoop, set["Backend"]] = {}
+
+
+class Backend:
+    """The vhost-user end of one port."""
+
+    def __init__(
+        self,
+        device: Device,
+        path: Path | str,
+        *,
+        connect: bool = False,
+        mode: int | None = None,
+        group: str | None = None,
+        name: str = "",
+    ) -> None:
+        """Serve `device` at `path`; `connect` to a front-end that listens there instead."""
+        self.device = device
+        self.path = Path(path)
+        self.connection: Connection | None = None
+        self._connect = connect
+        self._mode, self._group = mode, group
+        self._listener: Listener | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._journal = _Journal(name or self.path.name)
+        self._told: tuple[int, int | None] | None = None  # features as last logged
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def session(self) -> Session | None:
+        """The session of the connected front-end, if there is one."""
+        return self.connection.session if self.connection else None
+
+    def start(self) -> None:
+        """Listen, or begin to connect; raises `SocketError` if the path cannot be had."""
+        self._loop = asyncio.get_running_loop()
+        if self._connect:
+            self._connecting = self._loop.create_task(self._keep_connecting())
+        else:
+            self._listener = Listener(self.path, self._mode, self._group)
+            self._loop.add_reader(self._listener.socket, self._accept)
+        _watch(self._loop, self)
+
+    async def close(self) -> None:
+        """End the session and give up the path."""
+        if self._loop is None:
+            return
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
+            self._connecting = None
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener.socket)
+            self._listener.close()
+            self._listener = None
+        self.drop("port closed")
+        _unwatch(self._loop, self)
+        self._loop = None
+
+    def drop(self, reason: str) -> None:
+        """End the session of the connected front-end, if there is one."""
+        if self.connection is not None:
+            self.connection.end(reason)
+
+    # --- connections --------------------------------------------------------------------------
+    def _accept(self) -> None:
+        assert self._listener is not None
+        try:
+            arrival, _ = self._listener.socket.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._journal.write("warning", "cannot accept a front-end", reason=error.strerror)
+            return
+        if self.connection is not None:
+            self._read()
+        if self.connection is not None:
+            arrival.close()
+            self._journal.write("warning", "second front-end turned away")
+            return
+        self._open(arrival)
+
+    async def _keep_connecting(self) -> None:
+        """Connect, wait for the end of the session, connect again."""
+        loop = asyncio.get_running_loop()
+        backoff, first = BACKOFF_MIN, True
+        while True:
+            arrival = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            try:
+                await loop.sock_connect(arrival, str(self.path))
+            except OSError as error:
+                arrival.close()
+                if first:
+                    self._journal.write(
+                        "info", "waiting for a front-end", path=str(self.path), reason=str(error)
+                    )
+                first = False
+                await asyncio.sleep(backoff)
+                backoff = min(2 * backoff, BACKOFF_MAX)
+                continue
+            except BaseException:
+                arrival.close()
+                raise
+            self._ended = asyncio.Event()
+            opened = time.monotonic()
+            self._open(arrival)
+            await self._ended.wait()
+            first = True
+            if time.monotonic() - opened > BACKOFF_MAX:
+                backoff = BACKOFF_MIN
+            await asyncio.sleep(backoff)
+            backoff = min(2 * backoff, BACKOFF_MAX)
+
+    def _open(self, arrival: socket.socket) -> None:
+        assert self._loop is not None
+        self._told = None
+        try:
+            self.connection = Connection(arrival, self.device, self._on_end)
+        except BaseException:
+            arrival.close()
+            raise
+        self._loop.add_reader(arrival, self._read)
+        self._journal.write("info", "front-end connected")
+
+    def _read(self) -> None:
+        if self.connection is not None:
+            self.connection.read()
+        if self.connection is not None:
+            self._tell_negotiated(self.connection.session)
+
+    def _on_end(self, reason: str, broken: bool) -> None:
+        assert self.connection is not None and self._loop is not None
+        self._loop.remove_reader(self.connection.socket)
+        self.connection = None
+        self._journal.write("warning" if broken else "info", "session ended", reason=reason)
+        if self._connect:
+            self._ended.set()
+
+    # --- what people are told -----------------------------------------------------------------
+    def _tell_negotiated(self, session: Session) -> None:
+        """Say once what was negotiated, when the first ring is ready to run with it."""
+        agreed = session.features, session.protocol_features
+        if agreed == self._told or not any(ring.ready for ring in session.rings):
+            return
+        self._told = agreed
+        self._journal.write(
+            "info",
+            "negotiated",
+            features=" ".join(virtio.names(session.features)) or "none",
+            protocol_features=" ".join(vu.protocol_names(session.protocol_features or 0)) or "none",
+            regions=len(session.memory.regions),
+        )
+
+    def check_fault(self) -> None:
+        """End the session if its memory has faulted."""
+        if self.connection is not None and self.connection.memory.faulted:
+            self.connection.end("its memory file was cut short", broken=True)
+
+
+class _Journal:
+    """Log lines about one port, at most so many."""
+
+    def __init__(self, name: str) -> None:
+        self._log = structlog.get_logger("vionet.vhost_user").bind(port=name)
+        self._budget = float(LINES_BURST)
+        self._filled = time.monotonic()
+        self._left_out = 0
+
+    def write(self, level: str, event: str, **fields: Any) -> None:
+        """Log one line, unless there were too many."""
+        now = time.monotonic()
+        self._budget += (now - self._filled) * LINES_PER_SECOND
+        self._budget = min(self._budget, LINES_BURST)
+        self._filled = now
+        if self._budget < 1:
+            self._left_out += 1
+            return
+        self._budget -= 1
+        if self._left_out:
+            fields["lines_left_out"], self._left_out = self._left_out, 0
+        getattr(self._log, level)(event, **fields)
+
+
+# --- faults -----------------------------------------------------------------------------------
+def _watch(loop: asyncio.AbstractEventLoop, backend: Backend) -> None:
+    if loop not in _watching:
+        _watching[loop] = set()
+        loop.add_reader(fault.install(), _on_fault, loop)
+    _watching[loop].add(backend)
+
+
+def _unwatch(loop: asyncio.AbstractEventLoop, backend: Backend) -> None:
+    _watching[loop].discard(backend)
+    if not _watching[loop]:
+        del _watching[loop]
+        loop.remove_reader(fault.install())
+
+
+def _on_fault(loop: asyncio.AbstractEventLoop) -> None:
+    fault.acknowledge()
+    for backend in list(_watching[loop]):
+        backend.check_fault()

@@ -1,0 +1,119 @@
+"""One front-end's connection: bytes and descriptors between a socket and a `Session`.
+
+How it works: `read` is called when the socket is readable.  It reads one message's bytes at a
+time, hands whole messages to the session and sends what comes back.  When anything is wrong it
+ends: the device lets go, memory is unmapped, every descriptor closed, and `ended` is called once
+with the reason.
+
+Invariants: after each message, every descriptor that came with it is either in use by the session
+or closed; after the end all are closed.  Nothing here blocks.
+
+Trust: a front-end that sends nonsense, half a message, or does not read its replies loses this
+connection and nothing more.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Final
+
+from vionet.spec import vhost_user as vu
+from vionet.vhost_user.descriptor import unfit
+from vionet.vhost_user.device import Device
+from vionet.vhost_user.memory import MemoryMap
+from vionet.vhost_user.message import Decoder, Message, ProtocolError
+from vionet.vhost_user.session import Session
+
+MESSAGES_PER_READ: Final = 64  # then others have their turn
+
+
+class Connection:
+    """A connected front-end, from `opened` to `closed`."""
+
+    def __init__(
+        self, connection: socket.socket, device: Device, ended: Callable[[str, bool], None]
+    ) -> None:
+        """Take over the socket; `ended(reason, broken)` says if the front-end broke a rule."""
+        connection.setblocking(False)
+        self.socket = connection
+        self.device = device
+        self.memory = MemoryMap()
+        self.session = Session(device.offer(), self.memory, device)
+        self.open = True
+        self._ended = ended
+        self._decoder = Decoder()
+        device.opened()
+
+    def read(self) -> None:
+        """Deal with what has arrived."""
+        try:
+            for _ in range(MESSAGES_PER_READ):
+                if not self.open or not self._read_some():
+                    return
+        except ProtocolError as error:
+            self.end(str(error), broken=True)
+        except OSError as error:
+            self.end(f"connection lost: {error.strerror}")
+        except BaseException:
+            self.end("error of our own")
+            raise
+
+    def _read_some(self) -> bool:
+        """Read once; false when there is nothing more to be read now."""
+        try:
+            data, fds, flags, _ = socket.recv_fds(
+                self.socket, self._decoder.wanted, vu.FDS_MAX, socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return False
+        message = self._decoder.feed(data, fds)
+        if flags & socket.MSG_CTRUNC:
+            close_all(message.fds if message else ())
+            raise ProtocolError(f"more than {vu.FDS_MAX} file descriptors, or none left to take")
+        if not data:
+            if self._decoder.midway:
+                raise ProtocolError("end of file in the middle of a message")
+            self.end("front-end closed the connection")
+            return False
+        if message is not None:
+            self._dispatch(message)
+        return True
+
+    def _dispatch(self, message: Message) -> None:
+        before = self.session.fds
+        try:
+            if reason := unfit(message.request, message.fds):
+                answer: Message | None = self.session.refuse(message, reason)
+            else:
+                answer = self.session.receive(message)
+        finally:
+            close_all(before.union(message.fds) - self.session.fds)
+        if answer is not None:
+            data = answer.pack()
+            try:
+                sent = self.socket.send(data, socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                sent = 0
+            if sent != len(data):
+                raise ProtocolError("front-end does not read its replies")
+
+    def end(self, reason: str, *, broken: bool = False) -> None:
+        """Close everything, once."""
+        if not self.open:
+            return
+        self.open = False
+        try:
+            self.device.closed(reason)
+        finally:
+            self.memory.close()
+            close_all(self.session.fds.union(self._decoder.take_fds()))
+            self._ended(reason, broken)
+            self.socket.close()
+
+
+def close_all(fds: Iterable[int]) -> None:
+    """Close descriptors."""
+    for fd in fds:
+        with suppress(OSError):
+            os.close(fd)
