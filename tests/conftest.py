@@ -70,15 +70,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         tools.need_root()
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Note which tests ended with more open descriptors than they found."""
+@pytest.fixture(autouse=True)
+def _descriptor_growth(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Note which tests end with more open descriptors than they found."""
     before = len(_descriptors())
     yield
     growth = len(_descriptors()) - before
     if growth > 0:
-        _growth[item.nodeid] = growth
-    return None
+        _growth[request.node.nodeid] = growth
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -100,6 +100,11 @@ class Child:
         except subprocess.TimeoutExpired:
             raise ChildError(f"still running after {timeout:g} s: {self}") from None
 
+    def close_input(self) -> None:
+        """End of file on its standard input."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
     def stop(self, timeout: float = 10, with_signal: int = signal.SIGTERM) -> int:
         """Ask it to end, wait for that, return the exit status."""
         self.process.send_signal(with_signal)
