@@ -1,7 +1,7 @@
 """What kind of thing a received file descriptor is.
 
 A kick must be an eventfd, because the data path reads it and waits for it.  A call or an error
-notification may be a pipe as well: User Mode Linux gives pipes.  All are made non-blocking, so
+notification may be a pipe or a socket as well: User Mode Linux gives sockets.  All are made non-blocking, so
 that a full counter or pipe never stops the data path (spec VU-43).
 """
 
@@ -14,8 +14,8 @@ from vionet.spec.vhost_user import Request
 
 _EXPECTED: Final[dict[int, tuple[str, ...]]] = {
     Request.SET_VRING_KICK: ("anon_inode:[eventfd]",),
-    Request.SET_VRING_CALL: ("anon_inode:[eventfd]", "pipe:"),
-    Request.SET_VRING_ERR: ("anon_inode:[eventfd]", "pipe:"),
+    Request.SET_VRING_CALL: ("anon_inode:[eventfd]", "pipe:", "socket:"),
+    Request.SET_VRING_ERR: ("anon_inode:[eventfd]", "pipe:", "socket:"),
     Request.SET_BACKEND_REQ_FD: ("socket:",),
 }
 

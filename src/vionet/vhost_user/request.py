@@ -66,16 +66,18 @@ def _vring_fd(payload: bytes) -> Arguments:
 
 
 def _mem_table(payload: bytes) -> Arguments:
-    """Give back the regions."""
-    head = vu.MEM_TABLE_HEAD.size
+    """Give back the regions.  User Mode Linux sends room for one more than it has."""
+    head, most = vu.MEM_TABLE_HEAD.size, vu.MEM_TABLE_REGIONS_MAX
     if len(payload) < head:
         raise Refusal(f"{len(payload)} bytes of payload, expected at least {head}")
     count, _ = vu.MEM_TABLE_HEAD.unpack_from(payload)
-    if count > vu.MEM_TABLE_REGIONS_MAX:
-        raise Refusal(f"{count} regions, at most {vu.MEM_TABLE_REGIONS_MAX}")
-    if len(payload) != head + count * vu.MEM_REGION.size:
+    end = head + count * vu.MEM_REGION.size
+    if count > most:
+        raise Refusal(f"{count} regions, at most {most}")
+    if not end <= len(payload) <= head + most * vu.MEM_REGION.size:
         raise Refusal(f"{len(payload)} bytes of payload for {count} regions")
-    return tuple(RegionSpec(*fields) for fields in vu.MEM_REGION.iter_unpack(payload[head:]))
+    regions = vu.MEM_REGION.iter_unpack(payload[head:end])
+    return tuple(RegionSpec(*fields) for fields in regions)
 
 
 def _mem_region(payload: bytes) -> Arguments:

@@ -264,9 +264,13 @@ class Session:
         self, _: Any, index: int, flags: int, desc: int, used: int, avail: int, log: int
     ) -> Reply:
         self._check_index(index)
-        changes: dict[str, Any] = {"desc_uva": desc, "avail_uva": avail, "used_uva": used}
-        check_place(replace(self.rings[index], **changes), self.memory)
-        self._update(index, **changes)
+        former = self.rings[index]
+        ring = replace(former, desc_uva=desc, avail_uva=avail, used_uva=used)
+        if ring == former:
+            return None  # only the flags changed, which nobody needs: no logging is offered
+        check_place(ring, self.memory)
+        self._stop(index)  # the used index is in the new place (spec VU-38)
+        self._update(index, desc_uva=desc, avail_uva=avail, used_uva=used)
         return None
 
     def _set_vring_base(self, _: Any, index: int, base: int) -> Reply:
