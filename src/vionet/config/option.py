@@ -14,7 +14,7 @@ from vionet.engine.status import Policy
 from vionet.spec.virtio_net import MTU_MAX, MTU_MIN
 
 _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.IGNORECASE)
-_GROUP: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
+_GROUP: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
 _MULTICAST: Final = 1 << 40
 _BROADCAST: Final = (1 << 48) - 1
 _FD_MAX: Final = 1 << 20
@@ -90,9 +90,9 @@ def mode(text: str) -> int:
 
 
 def group(text: str) -> str:
-    """The name or the number of a group; whether it exists is seen when the socket is made."""
+    """The name of a group; whether it exists is seen when the socket is made."""
     if not _GROUP.fullmatch(text):
-        raise ValueError("not a group; give a name or a number, as in group=kvm")
+        raise ValueError("not the name of a group; write one as in group=kvm")
     return text
 
 

@@ -1,1 +1,1 @@
-"""What a foreground command serves: the control socket and its status document."""
+"""Everything of a running fabric put together: ports, sockets, signals, the control socket."""

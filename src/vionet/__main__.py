@@ -1,0 +1,5 @@
+"""`python -m vionet` is `vionet`."""
+
+from vionet.cli import main
+
+main()

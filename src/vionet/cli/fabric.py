@@ -1,0 +1,130 @@
+"""`vionet switch` and `vionet wire`: a fabric in the foreground."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from vionet.cli.group import Failure
+from vionet.config import ConfigError, FabricConfig, parse_switch, parse_wire
+from vionet.engine.status import FabricKind
+
+_PORTS: Final = """
+\b
+A PORT is KIND:WHERE[,option[=value]...]
+  guest:/run/a.sock      vhost-user: vionet listens, the guest's VMM connects
+  tap:vio0               a tap of this host, made if need be
+\b
+Options of every port:
+  mac=52:54:00:12:34:56  the address the driver is told, where its VMM asks
+  locked                 frames from and to that address only
+  isolated               reaches only ports that are not isolated
+  policy=uniform         good checksums reach it partial; the default
+  policy=natural         partial only where they are so already
+  policy=complete        always finished; for drivers that mishandle partial
+  offload=full|csum|off  what is offered; single features by name: +guest_csum
+                         -csum -mrg_rxbuf -event_idx -indirect_desc
+  mtu=1500               largest packet delivered to it
+\b
+Options of guests:
+  client                 vionet connects, and connects again
+  mode=0660  group=kvm   of the socket
+\b
+Options of taps:
+  address=192.0.2.1/24   of a tap that vionet makes; may be repeated
+  fd=N                   an open tap inherited from whoever starts vionet
+"""
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("-v", "--verbose", is_flag=True, help="Log more."),
+        click.option(
+            "--log-format",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            help="Of the log on standard error.",
+        ),
+        click.option(
+            "--control",
+            type=click.Path(path_type=Path),
+            help="Path of the control socket.  [default: NAME.control in $XDG_RUNTIME_DIR/vionet,"
+            " for root without it in /run/vionet]",
+        ),
+        click.option("--name", help="Of the fabric, in status and log.  [default: the command]"),
+    ):
+        command = option(command)
+    return command
+
+
+_SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
+
+
+@click.command(context_settings=_SETTINGS, epilog=_PORTS)
+@click.argument("ports", nargs=-1, required=True, metavar="NAME=PORT...")
+@_options
+def switch(ports: tuple[str, ...], **options: Any) -> None:
+    """Run a switch in the foreground until SIGINT or SIGTERM.
+
+    Prints `ready` on standard output when its sockets accept connections.
+
+    \b
+    Example: two guests and this host
+      vionet switch a=guest:/run/a.sock b=guest:/run/b.sock \\
+                    host=tap:vio0,address=192.0.2.1/24
+    """
+    _run(FabricKind.SWITCH, ports, **options)
+
+
+@click.command(context_settings=_SETTINGS, epilog=_PORTS)
+@click.argument("ports", nargs=-1, required=True, metavar="PORT PORT")
+@_options
+def wire(ports: tuple[str, ...], **options: Any) -> None:
+    """Join two ports and look at nothing that need not be looked at.
+
+    Prints `ready` on standard output when its sockets accept connections.
+
+    \b
+    Example: a guest and this host
+      vionet wire guest:/run/a.sock tap:vio0,address=192.0.2.1/24
+    """
+    _run(FabricKind.WIRE, ports, **options)
+
+
+def _run(
+    kind: FabricKind,
+    ports: tuple[str, ...],
+    *,
+    name: str | None,
+    control: Path | None,
+    log_format: str,
+    verbose: bool,
+) -> None:
+    config = _parse(kind, name, ports)
+    from vionet.cli.progress import compilation_shown
+    from vionet.daemon import log
+    from vionet.daemon.run import RunError, run
+
+    log.configure(json=log_format == "json", verbose=verbose)
+    try:
+        run(
+            config, control=control, named=name is not None, loading=compilation_shown, ready=_ready
+        )
+    except RunError as error:
+        raise Failure(str(error)) from None
+
+
+def _parse(kind: FabricKind, name: str | None, ports: tuple[str, ...]) -> FabricConfig:
+    parse = parse_switch if kind is FabricKind.SWITCH else parse_wire
+    try:
+        return parse(name or kind.name.lower(), ports)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _ready() -> None:
+    # A reader that is gone must not end the fabric.
+    with contextlib.suppress(BrokenPipeError):
+        print("ready", flush=True)

@@ -1,0 +1,49 @@
+"""Saying what takes so long: the engine is compiled once for each version of vionet.
+
+On a terminal one line counts the kernels and disappears; elsewhere one line says that it happens
+and one that it is over.  A warm start prints nothing.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+_PATIENCE_S: Final = 0.7  # a warm start is faster than this
+_WIDTH: Final = 60
+
+
+@contextmanager
+def compilation_shown() -> Iterator[None]:
+    """Import the engine inside this block."""
+    from vionet.jit.kernel import watch_compilation
+
+    started = time.monotonic()
+    terminal = sys.stderr.isatty()
+    shown = False
+    over = False
+
+    def report(done: int, total: int, name: str) -> None:
+        nonlocal shown
+        if over or time.monotonic() - started < _PATIENCE_S:
+            return
+        if terminal:
+            line = f"compiling the engine, once: {min(done, total)} of {total} ({name})"
+            print(f"\r{line[:_WIDTH]:{_WIDTH}}", end="", file=sys.stderr, flush=True)
+        elif not shown:
+            print(
+                "vionet: compiling the engine, once for this version", file=sys.stderr, flush=True
+            )
+        shown = True
+
+    watch_compilation(report)
+    try:
+        yield
+    finally:
+        over = True
+        if shown and terminal:
+            print(f"\r{'':{_WIDTH}}\r", end="", file=sys.stderr, flush=True)
+        elif shown:
+            spent = time.monotonic() - started
+            print(f"vionet: compiled in {spent:.0f} s", file=sys.stderr, flush=True)

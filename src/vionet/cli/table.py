@@ -1,0 +1,114 @@
+"""Tables for people: readable at 80 columns, plain where the output is not a terminal."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from vionet.config.feature import short_name
+from vionet.spec import virtio
+
+_WIDTH: Final = 80
+_UNITS: Final = ("", "k", "M", "G", "T", "P")
+# Bits that every modern driver negotiates say little; the rest says what it agreed to.
+_DULL: Final = {
+    virtio.VIRTIO_F_VERSION_1,
+    virtio.VIRTIO_F_ANY_LAYOUT,
+    virtio.VHOST_USER_F_PROTOCOL_FEATURES,
+}
+_WHO: Final = ("port", "kind", "state", "mac", "policy", "negotiated")
+# Ledger keys shown, and the words for them; the JSON document has all of them.
+_COLUMNS: Final = (
+    ("tx_frames", "sent"),
+    ("rx_frames", "received"),
+    ("csum_elided", "elided"),
+    ("csum_filled", "filled"),
+    ("csum_verified", "verified"),
+    ("payload_bytes_copied", "copied"),
+    ("payload_bytes_summed", "summed"),
+)
+
+
+def console() -> Console:
+    """For standard output: the terminal's width there, 80 columns elsewhere."""
+    terminal = sys.stdout.isatty()
+    return Console(
+        file=sys.stdout,
+        width=None if terminal else _WIDTH,
+        no_color=None if terminal else True,
+        highlight=False,
+        emoji=False,
+        markup=False,
+    )
+
+
+def plain_table(columns: Sequence[str], *, folding: Sequence[str], numbers_from: int) -> Table:
+    """A table without lines; only `folding` columns are ever broken into several lines.
+
+    The columns from `numbers_from` on are aligned to the right.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(
+            column,
+            justify="right" if index >= numbers_from else "left",
+            overflow="fold",
+            no_wrap=column not in folding,
+        )
+    return table
+
+
+def count(value: int) -> str:
+    """A number in at most five characters: 999, 1.2k, 12k, 3.4M."""
+    shown = float(value)
+    for unit in _UNITS:
+        if shown < 999.5 or unit == _UNITS[-1]:
+            break
+        shown /= 1000
+    if unit and shown < 9.95:
+        return f"{shown:.1f}{unit}"
+    return f"{shown:.0f}{unit}"
+
+
+def feature_text(names: Sequence[str]) -> str:
+    """What was negotiated beyond the obvious, in short names."""
+    bits = [virtio.BITS[name] for name in names if name in virtio.BITS]
+    shown = [short_name(bit) for bit in bits if bit not in _DULL]
+    return " ".join(shown) or "-"
+
+
+def print_status(document: Mapping[str, Any]) -> None:
+    """The status document as tables."""
+    out = console()
+    for number, fabric in enumerate(document["fabrics"]):
+        if number:
+            out.print()
+        ports = fabric["ports"]
+        out.print(f"{fabric['kind']} {fabric['name']}", style="bold")
+        who = plain_table(_WHO, folding=("port", "negotiated"), numbers_from=len(_WHO))
+        for port in ports:
+            mac = port["mac"] or "-"
+            who.add_row(
+                port["name"],
+                port["kind"],
+                port["state"],
+                f"{mac}\nlocked" if port["locked"] else mac,
+                port["policy"],
+                feature_text(port["features"]),
+            )
+        out.print(who)
+        out.print()
+        words = ("port", *(word for _, word in _COLUMNS), "dropped")
+        work = plain_table(words, folding=("port",), numbers_from=1)
+        for port in ports:
+            ledger = port["ledger"]
+            row = [count(ledger[key]) for key, _ in _COLUMNS]
+            work.add_row(port["name"], *row, count(sum(port["drops"].values())))
+        out.print(work)
+        for port in ports:
+            for reason, dropped in port["drops"].items():
+                out.print(f"{port['name']}: dropped {dropped} {reason}")
+    out.print()
+    out.print("elided, filled, verified: checksums; copied, summed: payload bytes", style="dim")

@@ -1,0 +1,147 @@
+"""The control socket: JSON, one line a message, for the user who started vionet.
+
+How it works: a client sends `{"version":1,"request":"status"}` and gets one line back, either
+`{"version":1,"reply":"status","status":{…}}` or `{"version":1,"error":"…"}`; it may ask again on
+the same connection.
+
+Invariants: a line is at most `LINE_MAX` bytes; a connection has one answer in the making, so a
+client that does not read holds one answer and no more; a client that is silent or does not read
+for `IDLE_S` is dropped; beyond `CLIENTS_MAX` clients the one that has been here longest goes.
+Trust: the socket has mode 0600, yet nothing that a client sends or leaves out stalls the others.
+"""
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from vionet.vhost_user.listener import Listener
+
+VERSION: Final = 1
+LINE_MAX: Final = 4096  # bytes of one request
+ANSWER_MAX: Final = 4 << 20  # bytes of one answer; 64 ports need about 100 kB
+CLIENTS_MAX: Final = 16
+IDLE_S: Final = 10.0
+_ASK_S: Final = 5.0
+
+
+class ControlError(Exception):
+    """Why a control socket did not answer, and how to mend it."""
+
+    def __init__(self, path: Path, problem: str, stale: bool = False) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.stale = stale  # nobody is there any more
+
+
+class Control:
+    """Answers on one control socket while it is open."""
+
+    def __init__(
+        self, listener: Listener, status: Callable[[], Any], idle_s: float = IDLE_S
+    ) -> None:
+        self._listener = listener
+        self._status = status
+        self._idle_s = idle_s
+        self._server: asyncio.Server | None = None
+        # Insertion order is the order of arrival.
+        self._clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+
+    async def open(self) -> None:
+        """Start to answer."""
+        self._server = await asyncio.start_unix_server(
+            self._arrived, sock=self._listener.socket, limit=LINE_MAX
+        )
+
+    async def close(self) -> None:
+        """Stop, drop the clients, remove the socket."""
+        if self._server is not None:
+            self._server.close()
+        self._listener.close()
+        for task, writer in list(self._clients.items()):
+            writer.transport.abort()
+            task.cancel()
+        await asyncio.gather(*self._clients, return_exceptions=True)
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    def _arrived(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._clients) >= CLIENTS_MAX:
+            oldest, its_writer = next(iter(self._clients.items()))
+            its_writer.transport.abort()
+            oldest.cancel()
+            del self._clients[oldest]
+        # A client's unread answer must not pile up behind the transport.
+        writer.transport.set_write_buffer_limits(high=0)
+        task = asyncio.get_running_loop().create_task(self._converse(reader, writer))
+        self._clients[task] = writer
+        task.add_done_callback(lambda done: self._clients.pop(done, None))
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                async with asyncio.timeout(self._idle_s):
+                    line = await reader.readuntil(b"\n")
+                    writer.write(json.dumps(self._answer(line)).encode() + b"\n")
+                    await writer.drain()
+        except asyncio.LimitOverrunError:
+            writer.write(json.dumps(_error(f"a request has at most {LINE_MAX} bytes")).encode())
+            writer.write(b"\n")
+            writer.close()
+        except (TimeoutError, asyncio.IncompleteReadError, OSError):
+            writer.transport.abort()
+
+    def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+        except (ValueError, RecursionError):
+            return _error("not JSON")
+        if not isinstance(request, dict):
+            return _error("not a JSON object")
+        if request.get("version") != VERSION:
+            return _error(f"this is version {VERSION} of the control socket")
+        if request.get("request") != "status":
+            return _error("unknown request; known: status")
+        return {"version": VERSION, "reply": "status", "status": self._status()}
+
+
+def _error(problem: str) -> dict[str, Any]:
+    return {"version": VERSION, "error": problem}
+
+
+def ask_status(path: Path) -> dict[str, Any]:
+    """The status document of whoever answers at `path`."""
+    request = json.dumps({"version": VERSION, "request": "status"}).encode() + b"\n"
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(_ASK_S)
+            client.connect(os.fspath(path))
+            client.sendall(request)
+            answer = json.loads(_line(client))
+    except (FileNotFoundError, ConnectionRefusedError):
+        problem = "nobody answers; is vionet running with this --control?"
+        raise ControlError(path, problem, stale=True) from None
+    except TimeoutError:
+        raise ControlError(path, f"no answer for {_ASK_S:.0f} s; is that vionet?") from None
+    except OSError as error:
+        problem = f"{error.strerror or error}; ask as the user who started it"
+        raise ControlError(path, problem) from None
+    except ValueError:
+        raise ControlError(path, "the answer is not vionet's; check the path") from None
+    status = answer.get("status") if isinstance(answer, dict) else None
+    if not isinstance(status, dict) or not isinstance(status.get("fabrics"), list):
+        problem = answer.get("error", "no status") if isinstance(answer, dict) else "no status"
+        raise ControlError(path, f"{problem}; use the same version of vionet on both sides")
+    return status
+
+
+def _line(client: socket.socket) -> bytes:
+    received = bytearray()
+    while not received.endswith(b"\n"):
+        piece = client.recv(65536)
+        if not piece or len(received) > ANSWER_MAX:
+            raise ValueError("no complete line")
+        received += piece
+    return bytes(received)

@@ -1,0 +1,214 @@
+"""The control socket: its answers, and clients that do their worst."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vionet.config import parse_switch
+from vionet.daemon.control import CLIENTS_MAX, LINE_MAX, Control, ControlError, ask_status
+from vionet.daemon.status import status_document
+from vionet.engine.status import DROP_REASONS, LEDGER_KEYS
+from vionet.vhost_user.listener import Listener
+
+WAIT_S = 10
+
+
+@dataclass
+class StillPort:
+    """A port that nobody uses."""
+
+    state: str = "waiting"
+    features: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
+
+    def ledger(self) -> dict[str, int]:
+        return dict.fromkeys(LEDGER_KEYS, 0) | self.counts
+
+    def drops(self) -> dict[str, int]:
+        return dict.fromkeys(DROP_REASONS[1:], 0) | self.lost
+
+
+def document() -> Any:
+    """A switch with a guest that is attached and a tap that waits."""
+    config = parse_switch(
+        "lan", ["a=guest:/a,mac=52:54:00:00:00:01,locked,policy=complete", "t=tap:t0"]
+    )
+    attached = StillPort("attached", 1 << 32 | 1 << 1, {"tx_frames": 3}, {"rx_ring_full": 2})
+    return status_document([(config, {"a": attached, "t": StillPort()})])
+
+
+@asynccontextmanager
+async def opened(path: Path, **settings: float) -> AsyncIterator[Control]:
+    """A control socket that answers with `document`."""
+    control = Control(Listener(path, 0o600), document, **settings)
+    await control.open()
+    try:
+        yield control
+    finally:
+        await control.close()
+
+
+async def connected(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A client."""
+    async with asyncio.timeout(WAIT_S):
+        return await asyncio.open_unix_connection(path)
+
+
+async def said(reader: asyncio.StreamReader) -> Any:
+    """The next answer."""
+    async with asyncio.timeout(WAIT_S):
+        return json.loads(await reader.readline())
+
+
+async def hung_up(reader: asyncio.StreamReader) -> bool:
+    """Whether nothing more comes and the connection ends."""
+    async with asyncio.timeout(WAIT_S):
+        try:
+            return b"" == await reader.read()
+        except ConnectionResetError:
+            return True
+
+
+def test_document_has_the_stable_shape() -> None:
+    """The keys of the document are those of the documentation, and drops are non-zero only."""
+    shown = document()
+    assert 1 == shown["version"]
+    (fabric,) = shown["fabrics"]
+    assert ("lan", "switch") == (fabric["name"], fabric["kind"])
+    first, second = fabric["ports"]
+    assert {
+        "name", "kind", "where", "state", "mac", "locked", "policy", "features", "queues",
+        "ledger", "drops",
+    } == set(first)  # fmt: skip
+    assert ("a", "guest", "attached") == (first["name"], first["kind"], first["state"])
+    assert ("52:54:00:00:00:01", True, "complete") == (
+        first["mac"],
+        first["locked"],
+        first["policy"],
+    )
+    assert ["VIRTIO_NET_F_GUEST_CSUM", "VIRTIO_F_VERSION_1"] == first["features"]
+    assert list(LEDGER_KEYS) == list(first["ledger"])
+    assert 3 == first["ledger"]["tx_frames"]
+    assert {"rx_ring_full": 2} == first["drops"]
+    assert (None, False, [], {}) == (
+        second["mac"],
+        second["locked"],
+        second["features"],
+        second["drops"],
+    )
+
+
+async def test_status_over_the_socket(run_dir: Path) -> None:
+    """A client asks as often as it likes on one connection; the socket goes at the end."""
+    path = run_dir / "c"
+    async with opened(path):
+        assert document() == await asyncio.to_thread(ask_status, path)
+        reader, writer = await connected(path)
+        for _ in range(3):
+            writer.write(b'{"version":1,"request":"status"}\n')
+            answer = await said(reader)
+            assert (1, "status", document()) == (
+                answer["version"],
+                answer["reply"],
+                answer["status"],
+            )
+        writer.close()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("request_line", "says"),
+    [
+        (b"hello\n", "not JSON"),
+        (b"\xff\xfe\n", "not JSON"),
+        (b"[" * 2000 + b"\n", "not JSON"),
+        (b"[]\n", "not a JSON object"),
+        (b"{}\n", "version 1"),
+        (b'{"version":2,"request":"status"}\n', "version 1"),
+        (b'{"version":1,"request":"reboot"}\n', "known: status"),
+        (b'{"version":1,"request":["status"]}\n', "known: status"),
+    ],
+)
+async def test_wrong_requests_are_answered(run_dir: Path, request_line: bytes, says: str) -> None:
+    """Each wrong request gets an error, and the connection lives on."""
+    async with opened(run_dir / "c"):
+        reader, writer = await connected(run_dir / "c")
+        writer.write(request_line)
+        assert says in (await said(reader))["error"]
+        writer.write(b'{"version":1,"request":"status"}\n')
+        assert "status" in await said(reader)
+        writer.close()
+
+
+async def test_endless_line_is_cut(run_dir: Path) -> None:
+    """A request without end costs at most a line and its connection."""
+    async with opened(run_dir / "c"):
+        reader, writer = await connected(run_dir / "c")
+        writer.write(b"x" * (4 * LINE_MAX))
+        assert f"at most {LINE_MAX} bytes" in (await said(reader))["error"]
+        assert await hung_up(reader)
+        writer.close()
+
+
+async def test_silent_client_is_dropped(run_dir: Path) -> None:
+    """Who says nothing, or only half a line, is hung up on after the idle time."""
+    async with opened(run_dir / "c", idle_s=0.05):
+        for beginning in (b"", b'{"version":1'):
+            reader, writer = await connected(run_dir / "c")
+            writer.write(beginning)
+            assert await hung_up(reader)
+            writer.close()
+
+
+async def test_client_that_does_not_read_stalls_nobody(run_dir: Path) -> None:
+    """Thousands of requests without reading end that client; the others are served meanwhile."""
+    async with opened(run_dir / "c", idle_s=0.2):
+        with socket.socket(socket.AF_UNIX) as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.connect(str(run_dir / "c"))
+            deaf.setblocking(False)
+            loop = asyncio.get_running_loop()
+            request = b'{"version":1,"request":"status"}\n' * 1000
+            async with asyncio.timeout(WAIT_S):
+                with pytest.raises((BrokenPipeError, ConnectionResetError)):
+                    while True:
+                        await loop.sock_sendall(deaf, request)
+            assert document() == await asyncio.to_thread(ask_status, run_dir / "c")
+
+
+async def test_many_clients_push_out_the_oldest(run_dir: Path) -> None:
+    """One client too many: the one that was there first goes, the newcomer is served."""
+    async with opened(run_dir / "c"):
+        clients = [await connected(run_dir / "c") for _ in range(CLIENTS_MAX)]
+        for reader, writer in clients:
+            writer.write(b'{"version":1,"request":"status"}\n')
+            assert "status" in await said(reader)
+        assert document() == await asyncio.to_thread(ask_status, run_dir / "c")
+        assert await hung_up(clients[0][0])
+        for _, writer in clients:
+            writer.close()
+
+
+async def test_asking_nobody(run_dir: Path) -> None:
+    """A missing and a stale socket are told from one that answers nonsense."""
+    with pytest.raises(ControlError, match="nobody answers") as caught:
+        ask_status(run_dir / "none")
+    assert caught.value.stale
+
+    async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b"220 mail\n")
+        writer.close()
+
+    async with await asyncio.start_unix_server(nonsense, run_dir / "c"):
+        with pytest.raises(ControlError, match="not vionet's") as caught:
+            await asyncio.to_thread(ask_status, run_dir / "c")
+        assert not caught.value.stale
