@@ -27,14 +27,15 @@ class Lab:
         """The PORT text of guest `name` for a wire; with `NAME=` before it, for a switch."""
         return f"guest:{self.socket(name)}" + (f",{options}" if options else "")
 
-    def switch(self, *guests: str, ports: tuple[str, ...] = (), **options: str) -> Vionet:
-        """A running switch with a port for each guest (`options` by name) and other `ports`."""
-        texts = [f"{name}={self.guest(name, options.get(name, ''))}" for name in guests]
+    def switch(self, guests: Mapping[str, str], *ports: str) -> Vionet:
+        """A running switch with a port for each guest (name: options) and other `ports`."""
+        texts = [f"{name}={self.guest(name, options)}" for name, options in guests.items()]
         return self.stack.enter_context(vionet.fabric("switch", self.folder, *texts, *ports))
 
-    def wire(self, one: str, other: str) -> Vionet:
-        """A running wire between two PORTs."""
-        return self.stack.enter_context(vionet.fabric("wire", self.folder, one, other))
+    def wire(self, one: str, other: str, *, place: Namespace | None = None) -> Vionet:
+        """A running wire between two PORTs, started in namespace `place`."""
+        enter = place.enter if place else []
+        return self.stack.enter_context(vionet.fabric("wire", self.folder, one, other, enter=enter))
 
     def uml(self, name: str, *, connected: bool = True) -> Uml:
         """A booting User Mode Linux guest."""
@@ -43,12 +44,25 @@ class Lab:
         return guest
 
     def qemu(
-        self, name: str, properties: Mapping[str, str] | None = None, *, reconnect: bool = False
+        self,
+        name: str,
+        properties: Mapping[str, str] | None = None,
+        *,
+        reconnect: bool = False,
+        reboots: bool = False,
     ) -> Qemu:
         """A booting QEMU guest whose device has `properties`."""
         mac = "52:54:00:00:00:" + bytes(name[-1], "ascii").hex()
         socket = self.socket(name)
-        guest = Qemu(name, socket, self.folder, mac=mac, reconnect=reconnect, properties=properties)
+        guest = Qemu(
+            name,
+            socket,
+            self.folder,
+            mac=mac,
+            reconnect=reconnect,
+            reboots=reboots,
+            properties=properties,
+        )
         self.stack.callback(guest.kill)
         return guest
 

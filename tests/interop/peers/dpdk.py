@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tests.interop.peers.netns import Namespace
 from tests.interop.peers.process import Child, PeerError, call
 from tests.tools import absent, need
 
@@ -55,11 +56,21 @@ class Testpmd:
         cores: str = "0@0,1@1",
         forward: str = "io",
         options: Sequence[str] = (),
+        enter: Sequence[str] = (),
     ) -> None:
         """Start testpmd with `devices` (--vdev texts) and wait for its prompt."""
         need("dpdk-testpmd")
         self.prefix = f"vionet-{name}-{os.getpid()}"
-        argv = ["stdbuf", "-oL", "dpdk-testpmd", "--lcores", cores, "--no-pci", "--no-telemetry"]
+        argv = [
+            *enter,
+            "stdbuf",
+            "-oL",
+            "dpdk-testpmd",
+            "--lcores",
+            cores,
+            "--no-pci",
+            "--no-telemetry",
+        ]
         argv += ["--file-prefix", self.prefix, "--huge-dir", str(huge)]
         argv += ["--socket-mem", str(MEMORY), "--single-file-segments"]
         for library in (*libraries, "librte_mempool_ring.so"):
@@ -124,11 +135,13 @@ def virtio_user(
 
 
 @contextlib.contextmanager
-def into_kernel(folder: Path, huge: Path, socket: Path, interface: str) -> Iterator[Testpmd]:
-    """A virtio-user guest on `socket` that forwards to and from a tap named `interface`."""
+def into_kernel(
+    folder: Path, huge: Path, socket: Path, interface: str, place: Namespace
+) -> Iterator[Testpmd]:
+    """A virtio-user guest on `socket` that forwards to and from tap `interface` in `place`."""
     devices = [f"net_virtio_user0,path={socket}", f"net_tap0,iface={interface}"]
     libraries = ["librte_net_virtio.so", "librte_net_tap.so"]
-    made = Testpmd("tap", folder, huge, devices, libraries=libraries)
+    made = Testpmd("tap", folder, huge, devices, libraries=libraries, enter=place.enter)
     try:
         made.command("start")
         yield made

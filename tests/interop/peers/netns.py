@@ -54,10 +54,15 @@ class Namespace(Shell):
         call("ip", "netns", "add", self.name)
         self.run("ip link set lo up")
 
+    @property
+    def enter(self) -> list[str]:
+        """The words before a command line that runs it here."""
+        return ["ip", "netns", "exec", self.name]
+
     def run(self, command: str, timeout: float = 20) -> str:
         """Run `command` (see `Shell.run`)."""
         done = subprocess.run(
-            ["ip", "netns", "exec", self.name, "sh", "-c", command],
+            [*self.enter, "sh", "-c", command],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -72,7 +77,7 @@ class Namespace(Shell):
     def start(self, command: str) -> ChildJob:
         """Start `command` (see `Shell.start`)."""
         log = self.folder / f"{self.name}-job{len(self._jobs)}.log"
-        argv = ["ip", "netns", "exec", self.name, "sh", "-c", f"exec {command}"]
+        argv = [*self.enter, "sh", "-c", f"exec {command}"]
         self._jobs.append(Child(argv, log))
         return ChildJob(self._jobs[-1])
 
@@ -127,7 +132,7 @@ class Capture:
         need("tshark")
         folder.mkdir(exist_ok=True)
         self.file = folder / f"{place.name}-{interface}.pcapng"
-        argv = ["ip", "netns", "exec", place.name, "tshark", "-q", "-i", interface, "-s", "0"]
+        argv = [*place.enter, "tshark", "-q", "-i", interface, "-s", "0"]
         self.child = Child([*argv, "-w", str(self.file)], self.file.with_suffix(".log"))
         self.child.await_line("Capturing on", 20)
         # tshark says so a little before dumpcap has its socket: dumpcap's own line is the event.
@@ -143,11 +148,11 @@ class Capture:
         argv = ["tshark", "-r", str(self.file), *self.CHECKS, "-Y", display_filter]
         return len(call(*argv, "-T", "fields", "-e", "frame.number", timeout=120).splitlines())
 
-    def bad(self) -> int:
-        """How many captured frames have a bad IPv4, TCP or UDP checksum."""
+    def bad(self, among: str = "frame") -> int:
+        """How many captured frames `among` those have a bad IPv4, TCP or UDP checksum."""
         return self.count(
-            'ip.checksum.status == "Bad" or tcp.checksum.status == "Bad" or '
-            'udp.checksum.status == "Bad"'
+            f'({among}) and (ip.checksum.status == "Bad" or tcp.checksum.status == "Bad" or '
+            'udp.checksum.status == "Bad")'
         )
 
     def judged(self) -> int:

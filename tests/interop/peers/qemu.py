@@ -28,7 +28,7 @@ class Qemu(Console):
         mac: str = "52:54:00:12:34:56",
         memory: int = 160,
         reconnect: bool = False,
-        options: tuple[str, ...] = (),
+        reboots: bool = False,
         properties: Mapping[str, str] | None = None,
     ) -> None:
         """Start a guest; `properties` are those of the device."""
@@ -48,7 +48,7 @@ class Qemu(Console):
         argv += ["-m", str(memory), "-display", "none", "-monitor", "none", "-serial", "stdio"]
         argv += ["-kernel", str(need_guest_kernel()[0]), "-initrd", str(initramfs.image())]
         argv += ["-append", f"console=ttyS0 panic=-1 quiet tsc=reliable modules={modules}"]
-        argv += ["-no-reboot", "-nodefaults", "-no-user-config", *options]
+        argv += ["-nodefaults", "-no-user-config", *([] if reboots else ["-no-reboot"])]
         if socket is not None:
             again = ",reconnect=1" if reconnect else ""
             device = {"mac": mac, "vectors": "0", "romfile": "", **(properties or {})}
@@ -60,3 +60,8 @@ class Qemu(Console):
         super().__init__(name, child, folder / f"{name}.console")
         self.python = initramfs.PYTHON
         self.endpoint_path = "/endpoint.pyc"
+
+    def reboot(self, timeout: float) -> None:
+        """Reboot the guest (its front-end stays) and wait until its shell listens again."""
+        self.send("reboot -f")
+        self.await_boot(timeout)

@@ -142,18 +142,22 @@ class Console(Shell):
 
     def run(self, command: str, timeout: float = 20) -> str:
         """Run `command` in the guest's shell (see `Shell.run`)."""
-        assert self.child.process.stdin is not None
         self._count += 1
         marker = f"@@{self._count}:"
         line = f'{{ {command} ; }} </dev/null 2>&1 ; echo "{marker}$?"\n'
         if len(line) > 3500 or "\n" in command:
             raise PeerError(f"a console takes one line of less than 3500 characters: {line!r}")
-        os.write(self.child.process.stdin.fileno(), line.encode())
+        self.send(line.rstrip())
         output = self._read_until(marker.encode(), timeout).decode(errors="replace")
         status = int(self._read_until(b"\n", 5))
         if status:
             raise PeerError(f"{self.name}: {command}: status {status}: {output}")
         return output
+
+    def send(self, line: str) -> None:
+        """Type `line` and wait for nothing."""
+        assert self.child.process.stdin is not None
+        os.write(self.child.process.stdin.fileno(), f"{line}\n".encode())
 
     def start(self, command: str) -> Job:
         """Start `command` in the guest's background (see `Shell.start`)."""

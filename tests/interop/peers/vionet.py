@@ -21,12 +21,13 @@ class Vionet:
     """One foreground vionet."""
 
     def __init__(
-        self, fabric: str, ports: Sequence[str], folder: Path, name: str = "vionet"
+        self, fabric: str, ports: Sequence[str], folder: Path, enter: Sequence[str] = ()
     ) -> None:
-        """Start `vionet FABRIC PORTS...` and wait until it is ready."""
+        """Start `vionet FABRIC PORTS...` and wait until it is ready; `enter` goes before it."""
+        name = "vionet"
         self.control = folder / f"{name}.control"
         self.log = folder / f"{name}.log"
-        self.argv = [sys.executable, "-m", "vionet", fabric, "--control", str(self.control)]
+        self.argv = [*enter, sys.executable, "-m", "vionet", fabric, "--control", str(self.control)]
         self.argv += ports
         self.child = self._start()
 
@@ -86,10 +87,10 @@ class Vionet:
 
 @contextlib.contextmanager
 def fabric(
-    kind: str, folder: Path, *ports: str, tidy: bool = True, name: str = "vionet"
+    kind: str, folder: Path, *ports: str, tidy: bool = True, enter: Sequence[str] = ()
 ) -> Iterator[Vionet]:
     """A running vionet; at the end it has to stop with status 0, unless `tidy` is false."""
-    made = Vionet(kind, ports, folder, name)
+    made = Vionet(kind, ports, folder, enter)
     try:
         yield made
         if tidy and (status := made.stop()):

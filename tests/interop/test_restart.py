@@ -1,0 +1,86 @@
+"""Guests that reboot or die, and a vionet that dies, all in the middle of transfers."""
+
+import pytest
+
+from tests.interop.end import End
+from tests.interop.lab import Lab
+from tests.interop.peers.process import until
+from tests.interop.peers.traffic import no_bad_checksums, transfer
+from tests.interop.peers.vionet import Vionet
+
+RATE = 1_000_000  # bytes a second
+
+
+def await_bytes(vionet: Vionet, port: str, count: int) -> None:
+    """Wait until guest `port` has been given `count` bytes."""
+    until(
+        lambda: vionet.ports()[port]["ledger"]["rx_bytes"] > count, 30, f"{count} bytes to {port}"
+    )
+
+
+@pytest.mark.timeout(180)
+def test_guest_reboots_and_dies_beside_a_transfer(lab: Lab) -> None:
+    """A guest reboots, then is killed while it transfers; the other transfer does not notice.
+
+    Each time its port is ready for the next driver, which talks at once.
+    """
+    vionet = lab.switch({"a": "", "b": "", "c": ""})
+    a, b, c = lab.qemu("a", reboots=True), lab.uml("b"), lab.uml("c")
+    lab.boot(b, c, a)
+    End.read("qemu").check(a, vionet.ports()["a"])
+    other = transfer(b, c, c.address4, 12 * RATE, rate=RATE, timeout=60)
+    await_bytes(vionet, "c", RATE)
+
+    transfer(a, b, b.address4, 1_000_000, port=5301).check()
+    a.reboot(40)
+    a.configure(3)
+    assert a.uptime() < 30
+    End.read("qemu").check(a, vionet.ports()["a"])
+    transfer(a, b, b.address6, 1_000_000, port=5302).check()
+
+    b.start_endpoint(f"tcp-serve {b.address4} 5303")
+    a.start_endpoint(f"tcp-send {b.address4} 5303 bytes=100000000")
+    before = vionet.ports()["b"]["ledger"]["rx_bytes"]
+    await_bytes(vionet, "b", before + 1_000_000)
+    a.kill()
+    until(lambda: vionet.ports()["a"]["state"] != "attached", 10, "port a without its guest")
+    again = lab.qemu("a")
+    again.await_boot(40)
+    again.configure(4)
+    End.read("qemu").check(again, vionet.ports()["a"])
+    transfer(again, c, c.address4, 1_000_000, port=5304).check()
+
+    other.check()
+    no_bad_checksums(again, b, c)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("kind", ["switch", "wire"])
+def test_vionet_is_killed_and_restarted(lab: Lab, kind: str) -> None:
+    """TCP connections between QEMU guests outlive a SIGKILL of vionet; the guests do not reboot."""
+    if kind == "switch":
+        vionet = lab.switch({"a": "", "b": ""})
+    else:
+        vionet = lab.wire(lab.guest("a"), lab.guest("b"))
+    a, b = lab.qemu("a", reconnect=True), lab.qemu("b", reconnect=True)
+    lab.boot(a, b)
+    for name, guest in (("a", a), ("b", b)):
+        End.read("qemu").check(guest, vionet.ports()[name])
+    before = [guest.uptime() for guest in (a, b)]
+    transfers = [
+        transfer(a, b, b.address4, 6 * RATE, rate=RATE, port=5301, timeout=90),
+        transfer(b, a, a.address6, 6 * RATE, rate=RATE, port=5302, timeout=90),
+    ]
+    await_bytes(vionet, "a", RATE)
+    await_bytes(vionet, "b", RATE)
+    at_kill = {name: port["ledger"]["rx_bytes"] for name, port in vionet.ports().items()}
+    assert max(at_kill.values()) < 5 * RATE, "both transfers are still under way"
+    vionet.kill_and_restart()
+    for one in transfers:
+        one.check(90)
+    for uptime, guest in zip(before, (a, b), strict=True):
+        assert uptime < guest.uptime()
+    for name, guest in (("a", a), ("b", b)):
+        End.read("qemu").check(guest, vionet.ports()[name])
+    assert min(port["ledger"]["rx_bytes"] for port in vionet.ports().values()) > RATE
+    no_bad_checksums(a, b)
