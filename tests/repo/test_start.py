@@ -56,7 +56,7 @@ def test_command_does_not_load_the_compiler(line: str, status: int, run_dir: Pat
 
 def test_module_runs_like_the_program() -> None:
     """`python -m vionet` is the same command line."""
-    program = Path(sys.executable).with_name("vionet")
+    program = str(Path(sys.executable).with_name("vionet"))
     outputs = [
         subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout
         for argv in ([sys.executable, "-m", "vionet", "--help"], [program, "--help"])
