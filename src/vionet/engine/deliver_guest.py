@@ -73,15 +73,13 @@ def scatter(work: Work, frame: Frame, off: int, rest: int, want_sum: int) -> int
 
 
 @kernel(INT, STATE, WORK, FRAME, INT, INT)
-def place_payload(state: State, work: Work, frame: Frame, out: int, want_sum: int) -> int:
+def place_rest(state: State, work: Work, frame: Frame, out: int, want_sum: int) -> int:
     """Copy what follows the head into the chosen buffers.
 
     *returns* with `want_sum` the folded sum of those bytes up to the end of the IP datagram,
     relative to the start of the L4 header; else 0.
     """
     rest = frame.length - frame.head_len
-    if rest <= 0:
-        return 0
     off = state.ports[out].header_len + frame.head_len
     total = 0
     if frame.in_place:
@@ -114,6 +112,14 @@ def place_head(state: State, work: Work, frame: Frame, out: int) -> int:
 
 
 @kernel(INT, STATE, WORK, FRAME, INT, INT, inline=True)
+def place_payload(state: State, work: Work, frame: Frame, out: int, want_sum: int) -> int:
+    """Copy what follows the head, if there is any."""
+    if frame.length <= frame.head_len:
+        return 0
+    return place_rest(state, work, frame, out, want_sum)
+
+
+@kernel(INT, STATE, WORK, FRAME, INT, INT, inline=True)
 def place(state: State, work: Work, frame: Frame, out: int, want_sum: int) -> int:
     """Payload, then header and head."""
     place_payload(state, work, frame, out, want_sum)
@@ -123,8 +129,8 @@ def place(state: State, work: Work, frame: Frame, out: int, want_sum: int) -> in
 @kernel(INT, WORK, INT, INT)
 def store_delivered(work: Work, off: int, value: int) -> int:
     """Store a 16-bit word, as summed, at offset `off` of the chosen buffers."""
-    store_u16(work.vhdr_hva + 12, value)
-    return write_at(work, off, work.vhdr_hva + 12, 2)
+    store_u16(work.scratch_hva, value)
+    return write_at(work, off, work.scratch_hva, 2)
 
 
 @kernel(INT, STATE, WORK, FRAME, INT, INT)

@@ -49,9 +49,12 @@ def find(state: State, key: int) -> int:
     return -1
 
 
-@kernel(INT, STATE, INT)
+@kernel(INT, STATE, INT, inline=True)
 def lookup(state: State, key: int) -> int:
-    """The port of address `key`, or -1 where it is not known."""
+    """The port of address `key`, or -1 where it is not known; mostly in its first slot."""
+    slot = slot_of(state, key)
+    if state.fdb[slot].key == key and state.now_ns - state.fdb[slot].seen_ns < state.ageing_ns:
+        return state.fdb[slot].port
     slot = find(state, key)
     return state.fdb[slot].port if slot >= 0 else -1
 

@@ -21,6 +21,7 @@ from vionet.engine.ingress import (
 )
 from vionet.engine.judge import judge, read_header
 from vionet.engine.layout import BURST_MAX, FRAME, STATE, WORK, Frame, State, Work
+from vionet.engine.parse import parse_plain
 from vionet.engine.receive import reserve
 from vionet.engine.split import available, disarm, head_at, publish, push_used
 from vionet.engine.status import (
@@ -119,8 +120,9 @@ def across(state: State, work: Work, frame: Frame, in_port: int, out: int) -> in
 def forward(state: State, work: Work, frame: Frame, in_port: int) -> int:
     """Judge the frame in hand and deliver it.  *returns* OK, a drop reason, or HELD."""
     port = state.ports[in_port]
-    read_header(work, frame)
-    read_headers(work, frame)
+    read_header(work, frame, port.header_len)
+    if not parse_plain(work, frame):
+        read_headers(work, frame)
     if frame.full and frame.bad_len:
         return TAP_TRUNCATED
     if port.mtu and frame.length > port.mtu + frame.l3_off:
@@ -156,6 +158,7 @@ def break_ring(state: State, work: Work, index: int, ring: int) -> int:
     """The driver broke the ring: it stops until it is set up anew; its error fd is told (VU-44)."""
     queue = state.ports[index].queues[ring]
     queue.broken = 1
+    queue.live = 0
     state.drops[index, RING_BROKEN] += 1
     if queue.err_fd >= 0:
         write(queue.err_fd, work.one_hva, 8)

@@ -1,7 +1,7 @@
 """Taking one frame: from a guest's transmit ring, or from a tap.
 
-How it works: afterwards the frame in hand is the private copy of its virtio-net header
-(`work.vhdr`), of its first bytes (`work.head`), and a scatter list of the untouched rest.  Every
+How it works: afterwards the frame in hand is a private copy of its virtio-net header and its
+first bytes (`work.head`, the header in front), and a scatter list of the untouched rest.  Every
 decision is made on the copies, and the head copy is what will be delivered: the guest may rewrite
 shared memory at any moment (spec DS-12).
 
@@ -9,12 +9,13 @@ Invariants: at most `HEAD_MAX` bytes of a frame are copied here.  The header may
 descriptors anywhere (spec HD-10).
 """
 
-from vionet.engine.guest import walk
+from vionet.engine.guest import U32, translate, walk
 from vionet.engine.layout import (
     FRAME,
     FRAME_MAX,
     HEAD_LEN,
     HEAD_MAX,
+    IOV_MAX,
     PACKET_LEN,
     PORT,
     QUEUE,
@@ -28,10 +29,12 @@ from vionet.engine.parse import parse, swap16
 from vionet.engine.status import FRAME_TOO_LONG, FRAME_TOO_SHORT, HEADER_TRUNCATED, OK
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.libc import readv
-from vionet.jit.raw import copy, load_u16, load_u32
+from vionet.jit.raw import copy, load_i64, load_u16, load_u32
 from vionet.spec.packet import ETH_HLEN
+from vionet.spec.virtio import VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE
 
 HDR_LEN = 12
+SPECIAL = (VRING_DESC_F_NEXT | VRING_DESC_F_WRITE | VRING_DESC_F_INDIRECT) << 32
 
 
 @kernel(INT, WORK, FRAME, INT, INT)
@@ -51,16 +54,14 @@ def take(work: Work, frame: Frame, destination: int, length: int) -> int:
     return 0
 
 
-@kernel(INT, PORT, QUEUE, WORK, FRAME, INT, inline=True)
-def take_chain(port: Port, queue: Queue, work: Work, frame: Frame, head: int) -> int:
-    """Make the transmit chain at `head` the frame in hand.  *returns* OK or a drop reason."""
+@kernel(INT, PORT, QUEUE, WORK, FRAME, INT)
+def take_list(port: Port, queue: Queue, work: Work, frame: Frame, head: int) -> int:
+    """`take_chain` for any chain."""
     status = walk(port, queue, work, head, 0, 0)
     if status != OK:
         return status
     frame.first_seg = 0
     frame.n_segs = work.n_walked
-    frame.in_place = 0
-    frame.full = 0
     header_len = port.header_len
     length = work.walked_len - header_len
     if length < 0:
@@ -71,20 +72,34 @@ def take_chain(port: Port, queue: Queue, work: Work, frame: Frame, head: int) ->
         return FRAME_TOO_LONG
     frame.length = length
     frame.head_len = min(length, HEAD_LEN)
-    if work.seg_len[0] >= header_len + frame.head_len:
-        # The usual case: one copy for each, no loop.
-        hva = work.seg_hva[0]
-        copy(work.vhdr_hva, hva, header_len)
-        copy(work.head_hva, hva + header_len, frame.head_len)
-        taken = header_len + frame.head_len
-        if taken == work.seg_len[0]:
-            frame.first_seg = 1
-        else:
-            work.seg_hva[0] = hva + taken
-            work.seg_len[0] -= taken
-    else:
-        take(work, frame, work.vhdr_hva, header_len)
-        take(work, frame, work.head_hva, frame.head_len)
+    return take(work, frame, work.head_hva - header_len, header_len + frame.head_len)
+
+
+@kernel(INT, PORT, QUEUE, WORK, FRAME, INT, inline=True)
+def take_chain(port: Port, queue: Queue, work: Work, frame: Frame, head: int) -> int:
+    """Make the transmit chain at `head` the frame in hand.  *returns* OK or a drop reason.
+
+    The usual chain is one direct descriptor: one translation and one copy, without a loop.
+    """
+    frame.in_place = 0
+    frame.full = 0
+    header_len = port.header_len
+    gpa = load_i64(queue.desc_hva + 16 * head)
+    word = load_i64(queue.desc_hva + 16 * head + 8)
+    length = (word & U32) - header_len
+    if word & SPECIAL or length < ETH_HLEN or length > FRAME_MAX:
+        return take_list(port, queue, work, frame, head)
+    hva = translate(port, gpa, header_len + length)
+    if hva == 0:
+        return take_list(port, queue, work, frame, head)
+    head_len = min(length, HEAD_LEN)
+    copy(work.head_hva - header_len, hva, header_len + head_len)
+    frame.length = length
+    frame.head_len = head_len
+    frame.first_seg = 0
+    frame.n_segs = 1
+    work.seg_hva[0] = hva + header_len + head_len
+    work.seg_len[0] = length - head_len
     return OK
 
 
@@ -121,13 +136,11 @@ def read_tap(port: Port, work: Work, frame: Frame) -> int:
 
     A switch does not know the receiver before it has read.
     """
-    work.iov[0] = work.vhdr_hva
-    work.iov[1] = HDR_LEN
-    work.iov[2] = work.head_hva
-    work.iov[3] = HEAD_LEN
-    work.iov[4] = work.packet_hva
-    work.iov[5] = PACKET_LEN
-    length = readv(port.fd, work.iov_hva, 3)
+    work.iov[0] = work.head_hva - HDR_LEN
+    work.iov[1] = HDR_LEN + HEAD_LEN
+    work.iov[2] = work.packet_hva
+    work.iov[3] = PACKET_LEN
+    length = readv(port.fd, work.iov_hva, 2)
     if length < 0:
         return -1
     length -= HDR_LEN
@@ -151,11 +164,9 @@ def read_tap_in_place(port: Port, work: Work, frame: Frame, header_len: int) -> 
     *requires* `receive.reserve` for the largest frame.  *returns* as `read_tap`; a frame that
     fills the buffers to the last byte may have been cut off by the kernel (spec TP-15).
     """
-    work.iov[0] = work.vhdr_hva
-    work.iov[1] = HDR_LEN
-    work.iov[2] = work.head_hva
-    work.iov[3] = HEAD_LEN
-    n = 2
+    work.iov[0] = work.head_hva - HDR_LEN
+    work.iov[1] = HDR_LEN + HEAD_LEN
+    n = 1
     off = header_len + HEAD_LEN
     for i in range(work.n_dst):
         if off >= work.dst_seg_len[i]:
@@ -165,7 +176,7 @@ def read_tap_in_place(port: Port, work: Work, frame: Frame, header_len: int) -> 
         work.iov[2 * n + 1] = work.dst_seg_len[i] - off
         off = 0
         n += 1
-        if n == 512:
+        if n == IOV_MAX:
             break
     length = readv(port.fd, work.iov_hva, n)
     if length < 0:

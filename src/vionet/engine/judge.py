@@ -48,14 +48,15 @@ NONE = int(Csum.NONE)
 TAP = int(PortKind.TAP)
 
 
-@kernel(INT, WORK, FRAME)
-def read_header(work: Work, frame: Frame) -> int:
-    """Take the fields of the virtio-net header copy in `work.vhdr` (spec HD-01)."""
-    word = load_u16(work.vhdr_hva)
+@kernel(INT, WORK, FRAME, INT, inline=True)
+def read_header(work: Work, frame: Frame, header_len: int) -> int:
+    """Take the fields of the virtio-net header, which lies in front of the head copy (HD-01)."""
+    base = work.head_hva - header_len
+    word = load_u16(base)
     frame.hdr_flags = word & 0xFF
     frame.gso_type = word >> 8
-    frame.csum_start = load_u16(work.vhdr_hva + 6)
-    frame.csum_offset = load_u16(work.vhdr_hva + 8)
+    frame.csum_start = load_u16(base + 6)
+    frame.csum_offset = load_u16(base + 8)
     return 0
 
 

@@ -21,7 +21,7 @@ REGIONS_MAX: Final = 32  # memory regions of one guest (GET_MAX_MEM_SLOTS)
 CHAIN_MAX: Final = 1024  # descriptors of one chain, direct and indirect together (spec SP-03)
 SEGMENTS_MAX: Final = 2 * CHAIN_MAX + 16  # a descriptor may span two regions; plus our own
 BURST_MAX: Final = 64  # frames taken from one port before the next has its turn
-HEAD_ROOM: Final = 64  # in front of the head copy, for the virtio-net header going out
+HEAD_ROOM: Final = 64  # in front of the head copy, for the virtio-net header
 HEAD_LEN: Final = 128  # bytes of a frame copied to be judged
 HEAD_MAX: Final = 512  # the most, where IPv6 extension headers need it
 FRAME_MAX: Final = 65589  # spec RB-02: 14 + 40 + 65535
@@ -64,6 +64,7 @@ class Queue(Record):
     call_fd: int
     err_fd: int
     armed: int  # the driver is asked to kick
+    live: int  # ready, started, enabled and not broken: frames may be delivered
     starved: int  # a wire found too few buffers here and waits for a kick
     held: int  # a wire left a frame here because its receiver is starved
 
@@ -161,7 +162,7 @@ class Work(Record):
     """One worker's scratch."""
 
     head_hva: int  # addresses of the arrays below
-    vhdr_hva: int
+    scratch_hva: int
     packet_hva: int
     iov_hva: int
     events_hva: int
@@ -186,7 +187,7 @@ class Work(Record):
     events: Annotated[Bytes, 16 * EVENTS_MAX]
     clock: Annotated[Ints, 2]
     one: Annotated[Ints, 1]
-    vhdr: Annotated[Bytes, 16]
+    scratch: Annotated[Bytes, 16]
     head: Annotated[Bytes, HEAD_ROOM + HEAD_MAX]
     packet: Annotated[Bytes, PACKET_LEN]
 

@@ -11,7 +11,7 @@ rules is given back with length 0, so that it cannot block the ring; a head beyo
 cannot be given back and breaks it.
 """
 
-from vionet.engine.guest import walk
+from vionet.engine.guest import U32, translate, walk
 from vionet.engine.layout import CHAIN_MAX, PORT, QUEUE, WORK, Port, Queue, Work
 from vionet.engine.split import available, head_at, push_used
 from vionet.engine.status import (
@@ -23,21 +23,20 @@ from vionet.engine.status import (
     RX_RING_STOPPED,
 )
 from vionet.jit.kernel import INT, kernel
-from vionet.jit.raw import copy, prefetch
+from vionet.jit.raw import copy, load_acquire_u16, load_i64
+from vionet.spec.virtio import VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE
 
 U16 = 0xFFFF
+WRITABLE = VRING_DESC_F_WRITE << 32
+SPECIAL = (VRING_DESC_F_NEXT | VRING_DESC_F_WRITE | VRING_DESC_F_INDIRECT) << 32
 
 
 @kernel(INT, QUEUE)
 def recount(queue: Queue) -> int:
-    """Read the driver's index anew.  *returns* the chains that wait, or -1: the ring is broken."""
-    seen = queue.avail_seen
-    queue.avail_seen = queue.avail_idx
-    count = available(queue)
-    if count < 0:
-        queue.avail_seen = seen
-        queue.broken = 1
-    return count
+    """Read the driver's index anew.  *returns* the chains that wait, -1 where it is invalid."""
+    queue.avail_seen = load_acquire_u16(queue.avail_hva + 2)
+    count = (queue.avail_seen - queue.avail_idx) & U16
+    return count if count <= queue.entries else -1
 
 
 @kernel(INT, QUEUE, WORK, INT)
@@ -49,35 +48,29 @@ def refuse_chain(queue: Queue, work: Work, head: int) -> int:
     return RX_CHAIN_INVALID
 
 
-@kernel(INT, PORT, QUEUE, WORK, INT, inline=True)
-def reserve(port: Port, queue: Queue, work: Work, need: int) -> int:
-    """Choose chains that hold `need` bytes.  *returns* OK or a drop reason."""
+@kernel(INT, PORT, QUEUE, WORK, INT)
+def reserve_list(port: Port, queue: Queue, work: Work, need: int) -> int:
+    """`reserve` for any chains, as many as it takes."""
     work.room = 0
     work.n_dst = 0
     work.n_chains = 0
-    if not queue.ready or not queue.started or not queue.enabled:
-        return RX_RING_STOPPED
-    if queue.broken:
-        return RX_RING_BROKEN
+    if not queue.live:
+        return RX_RING_BROKEN if queue.broken else RX_RING_STOPPED
     idx = queue.avail_idx
     count = available(queue)
-    if count < 0:
-        queue.broken = 1
-        return RX_RING_BROKEN
     while work.room < need:
         if work.n_chains > 0 and (not port.mergeable or work.n_chains >= CHAIN_MAX):
             return RX_BUFFER_TOO_SMALL
         if count == work.n_chains:
             # All that was seen is chosen; look whether the driver has posted more.
             count = recount(queue)
-            if count < 0:
-                return RX_RING_BROKEN
             if count == work.n_chains:
                 return RX_RING_FULL
+        if count < 0:
+            break
         head = head_at(queue, idx)
         if head >= queue.entries:
-            queue.broken = 1
-            return RX_RING_BROKEN
+            break
         if walk(port, queue, work, head, work.n_dst, 1) != OK:
             return refuse_chain(queue, work, head)
         work.n_dst = work.n_walked
@@ -86,12 +79,45 @@ def reserve(port: Port, queue: Queue, work: Work, need: int) -> int:
         work.n_chains += 1
         work.room += work.walked_len
         idx += 1
+    if work.room < need:
+        queue.broken = 1
+        queue.live = 0
+        return RX_RING_BROKEN
+    return OK
+
+
+@kernel(INT, PORT, QUEUE, WORK, INT, inline=True)
+def reserve(port: Port, queue: Queue, work: Work, need: int) -> int:
+    """Choose chains that hold `need` bytes.  *returns* OK or a drop reason.
+
+    The usual chain is one direct descriptor that is large enough.
+    """
+    if not queue.live or available(queue) <= 0:
+        return reserve_list(port, queue, work, need)
+    head = head_at(queue, queue.avail_idx)
+    if head >= queue.entries:
+        return reserve_list(port, queue, work, need)
+    gpa = load_i64(queue.desc_hva + 16 * head)
+    word = load_i64(queue.desc_hva + 16 * head + 8)
+    length = word & U32
+    if (word & SPECIAL) != WRITABLE or length < need:
+        return reserve_list(port, queue, work, need)
+    hva = translate(port, gpa, length)
+    if hva == 0:
+        return reserve_list(port, queue, work, need)
+    work.dst_hva[0] = hva
+    work.dst_seg_len[0] = length
+    work.chain_head[0] = head
+    work.chain_len[0] = length
+    work.n_dst = 1
+    work.n_chains = 1
+    work.room = length
     return OK
 
 
 @kernel(INT, QUEUE, WORK, INT)
-def commit(queue: Queue, work: Work, length: int) -> int:
-    """Use the chosen chains for `length` bytes (header and frame).  *returns* how many."""
+def commit_list(queue: Queue, work: Work, length: int) -> int:
+    """`commit` over several chains."""
     n = 0
     while length > 0:
         used = min(length, work.chain_len[n])
@@ -100,6 +126,16 @@ def commit(queue: Queue, work: Work, length: int) -> int:
         n += 1
     queue.avail_idx = (queue.avail_idx + n) & U16
     return n
+
+
+@kernel(INT, QUEUE, WORK, INT, inline=True)
+def commit(queue: Queue, work: Work, length: int) -> int:
+    """Use the chosen chains for `length` bytes (header and frame).  *returns* how many."""
+    if work.n_chains > 1:
+        return commit_list(queue, work, length)
+    push_used(queue, work.chain_head[0], length)
+    queue.avail_idx = (queue.avail_idx + 1) & U16
+    return 1
 
 
 @kernel(INT, WORK, INT)
@@ -127,13 +163,4 @@ def write_at(work: Work, off: int, source: int, length: int) -> int:
                 break
         else:
             off -= room
-    return 0
-
-
-@kernel(INT, PORT, QUEUE)
-def prefetch_ring(port: Port, queue: Queue) -> int:
-    """Hint at the descriptor of a chain a few ahead of the next one."""
-    if queue.ready:
-        head = head_at(queue, queue.avail_idx + 4)
-        prefetch(queue.desc_hva + 16 * (head & (queue.entries - 1)))
     return 0

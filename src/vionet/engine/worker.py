@@ -17,7 +17,7 @@ import platform
 
 from vionet.engine.forward import from_guest, from_tap
 from vionet.engine.layout import EVENTS_MAX, STATE, WORK, State, Work
-from vionet.engine.split import arm
+from vionet.engine.split import arm, refresh
 from vionet.engine.status import KICKS, WAKEUPS, PortKind
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.libc import clock_gettime, epoll_wait
@@ -87,6 +87,7 @@ def take_events(state: State, work: Work, timeout_ms: int) -> int:
         elif what != EVENT_WAKE:
             queue = state.ports[index].queues[what]
             queue.started = queue.ready
+            refresh(queue)
             state.ledger[index, KICKS] += 1
             state.ledger[index, WAKEUPS] += 1 if timeout_ms else 0
     return max(count, 0)

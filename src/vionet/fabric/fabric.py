@@ -92,7 +92,7 @@ def prepared_work(state: State) -> Work:
     """A worker's scratch that knows its own addresses."""
     work = allocate(Work)
     work.head_hva = address_of(work.head) + HEAD_ROOM
-    work.vhdr_hva = address_of(work.vhdr)
+    work.scratch_hva = address_of(work.scratch)
     work.packet_hva = address_of(work.packet)
     work.iov_hva = address_of(work.iov)
     work.events_hva = address_of(work.events)

@@ -16,7 +16,7 @@ may have nothing to kick for: its driver waits for us.
 from collections.abc import Sequence
 
 from vionet.engine.layout import Port, Queue
-from vionet.engine.split import adopt
+from vionet.engine.split import adopt, refresh
 from vionet.engine.status import PortKind
 from vionet.ports.slot import PortOptions, Slot, accepts_of
 from vionet.spec import vhost_user as vu
@@ -158,6 +158,7 @@ class GuestPort:
             queue.ready = int(ring.ready)
             if not queue.ready:
                 queue.started = 0
+            refresh(queue)
             self._refresh(record)
 
     def stop_ring(self, index: int) -> int:
@@ -167,6 +168,7 @@ class GuestPort:
             queue = record.queues[index]
             self._watch_kick(index, queue, -1)
             queue.ready = queue.started = 0
+            refresh(queue)
             self._refresh(record)
             return int(queue.avail_idx)
 
@@ -179,6 +181,7 @@ class GuestPort:
                 queue.ready = queue.started = queue.enabled = queue.broken = 0
                 queue.call_fd = queue.err_fd = -1
                 queue.desc_hva = queue.avail_hva = queue.used_hva = 0
+                refresh(queue)
             record.n_regions = record.last_region = 0
             record.regions[0].region_len = 0
             record.mtu = self._options.mtu or 0
