@@ -10,6 +10,7 @@ Each check has a lab, and so connections, of its own.
 
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,6 +23,7 @@ from vionet.spec import virtio
 from vionet.spec import virtio_net as net
 from vionet.spec.rules import rules
 from vionet.vhost_user.frontend import Frontend
+from vionet.vhost_user.guest_memory import GuestMemory
 
 VERSION_1: Final = 1 << virtio.VIRTIO_F_VERSION_1
 MRG: Final = 1 << net.VIRTIO_NET_F_MRG_RXBUF
@@ -94,6 +96,8 @@ class Lab:
     patience: float = PATIENCE
     ports: list[Port] = field(default_factory=list)
     frontends: list[Frontend] = field(default_factory=list)
+    memories: list[GuestMemory] = field(default_factory=list)
+    _fds: list[int] = field(default_factory=list)
     _serial: "itertools.count[int]" = field(default_factory=itertools.count)
     _salt: bytes = field(default_factory=lambda: os.urandom(4))
 
@@ -103,6 +107,19 @@ class Lab:
             port.close()
         for frontend in self.frontends:
             frontend.close()
+        for memory in self.memories:
+            memory.close()
+        for fd in self._fds:
+            os.close(fd)
+
+    def eventfd(self, flags: int = os.EFD_NONBLOCK) -> int:
+        """An event descriptor that is closed with the lab."""
+        self._fds.append(os.eventfd(0, flags | os.EFD_CLOEXEC))
+        return self._fds[-1]
+
+    def pause(self, seconds: float) -> None:
+        """Wait where the back-end gives nothing to wait for."""
+        time.sleep(seconds)
 
     # --- connections --------------------------------------------------------------------------
     def need(self, features: int = 0, protocol: int = 0) -> None:
@@ -199,6 +216,13 @@ class Lab:
         if token in found.frame:
             raise Broken(f"it was delivered, with {describe(found)}")
 
+    def absent_after(
+        self, a: Port, b: Port, token: bytes, data: bytes, header: net.NetHeader | bytes
+    ) -> None:
+        """Send a frame from `a` that must not come to `b`."""
+        a.send(data, header)
+        self.absent(a, b, token)
+
     def survived(self, b: Port | None = None) -> str:
         """Connect to the first socket anew; the neighbour `b`, if given, must still be served."""
         for port in self.ports:
@@ -212,6 +236,7 @@ class Lab:
                 port.sent(self.patience)
             return "the next connection is served"
         b.frontend.synchronise()
+        b.drain()
         b.fill(32)
         self.joined(self.port(0), b)
         return "the next connection is served, and so was the neighbour"
@@ -253,7 +278,10 @@ def expect(condition: bool, seen: str) -> None:
 
 def variety(lab: Lab) -> Iterator[tuple[str, bytes, Frame]]:
     """TCP and UDP frames in all the wrappings of L3: what it is, its token, the frame."""
-    extensions = ((judge.NEXT_HOP_BY_HOP, extension()), (judge.NEXT_DESTINATION, extension(b"\1\4")))
+    extensions = (
+        (judge.NEXT_HOP_BY_HOP, extension()),
+        (judge.NEXT_DESTINATION, extension(b"\1\4")),
+    )
     layers: list[tuple[str, int, dict[str, object]]] = [
         ("IPv4", 4, {}),
         ("IPv6", 6, {}),

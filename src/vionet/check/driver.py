@@ -197,9 +197,15 @@ class Port:
         return self.frontend.vring_base(index)
 
     # --- receiving ----------------------------------------------------------------------------
-    def fill(self, count: int, shape: Sequence[int] = (2048,), *, direct: int | None = None) -> None:
-        """Post `count` receive buffers, each a chain of writable pieces of the lengths `shape`."""
-        for _ in range(count):
+    def fill(
+        self, count: int, shape: Sequence[int] = (2048,), *, direct: int | None = None
+    ) -> None:
+        """Post receive buffers, each a chain of writable pieces of the lengths `shape`.
+
+        `count` of them, or as many as the ring has room for.
+        """
+        slots = len(shape) if direct is None else direct + 1
+        for _ in range(min(count, self.rx.room // slots)):
             gpa = self.memory.allocate(sum(shape) or 1, 64)
             self.memory.view(gpa, sum(shape))[:] = bytes([POISON]) * sum(shape)
             pieces = split_at(gpa, shape, is_writable=True)
@@ -244,6 +250,13 @@ class Port:
             frame += data[:used]
             buffers.append((posted, used))
         return Delivery(header, frame, tuple(buffers), data[used:])
+
+    def drain(self) -> int:
+        """Throw away all that has arrived; how many frames."""
+        count = 0
+        while self.next_frame(0) is not None:
+            count += 1
+        return count
 
     def _buffer(self) -> tuple[bytes, int, int]:
         used = self.rx.take_one()
@@ -327,8 +340,10 @@ class Port:
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
-            if self.events[index].call in select.select(
-                [self.events[index].call], [], [], min(left, 0.001)
-            )[0] and not condition():
+            if (
+                self.events[index].call
+                in select.select([self.events[index].call], [], [], min(left, 0.001))[0]
+                and not condition()
+            ):
                 time.sleep(min(left, 0.0005))  # notified of something else, and not reset
         return True

@@ -157,12 +157,16 @@ class Flow:
     @property
     def src(self) -> bytes:
         """The sender's IP address (documentation ranges)."""
-        return b"\xc0\x00\x02\x01" if self.version == 4 else b"\x20\x01\x0d\xb8" + b"\0" * 11 + b"\1"
+        return (
+            b"\xc0\x00\x02\x01" if self.version == 4 else b"\x20\x01\x0d\xb8" + b"\0" * 11 + b"\1"
+        )
 
     @property
     def dst(self) -> bytes:
         """The receiver's IP address."""
-        return b"\xc0\x00\x02\x02" if self.version == 4 else b"\x20\x01\x0d\xb8" + b"\0" * 11 + b"\2"
+        return (
+            b"\xc0\x00\x02\x02" if self.version == 4 else b"\x20\x01\x0d\xb8" + b"\0" * 11 + b"\2"
+        )
 
     def pseudo(self, length: int, protocol: int) -> int:
         """The pseudo-header's sum for an L4 part of `length` bytes."""
@@ -171,9 +175,7 @@ class Flow:
     def datagram(self, l4: bytes, protocol: int, fragment: int = IPV4_DONT_FRAGMENT) -> bytes:
         """An Ethernet frame with one IP datagram around `l4`."""
         if self.version == 4:
-            packet = ipv4(
-                l4, protocol, self.src, self.dst, options=self.options, fragment=fragment
-            )
+            packet = ipv4(l4, protocol, self.src, self.dst, options=self.options, fragment=fragment)
             return self.bare(packet, judge.ETHERTYPE_IPV4)
         packet = ipv6(l4, protocol, self.src, self.dst, extensions=self.extensions)
         return self.bare(packet, judge.ETHERTYPE_IPV6)

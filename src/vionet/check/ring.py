@@ -133,7 +133,9 @@ class Ring:
         return len(self._free)
 
     # --- making buffers available -------------------------------------------------------------
-    def write_desc(self, slot: int, gpa: int, length: int, flags: int = 0, following: int = 0) -> None:
+    def write_desc(
+        self, slot: int, gpa: int, length: int, flags: int = 0, following: int = 0
+    ) -> None:
         """Write one entry of the descriptor table."""
         self.memory.write(self.desc_gpa + 16 * slot, DESC.pack(gpa, length, flags, following))
 
@@ -142,6 +144,10 @@ class Ring:
         slots = [self._free.pop() for _ in range(count)]
         self._chains[slots[0]] = slots
         return slots
+
+    def slots(self, head: int) -> list[int]:
+        """The descriptors of a chain that the device has."""
+        return self._chains[head]
 
     def chain(self, pieces: Sequence[Piece], *, direct: int | None = None) -> int:
         """Write a chain of `pieces` and return its head.
@@ -170,7 +176,9 @@ class Ring:
         for place, (slot, piece) in enumerate(zip(slots, pieces, strict=True)):
             is_last = place + 1 == len(slots)
             flags = piece.flags | (last if is_last else virtio.VRING_DESC_F_NEXT)
-            self.write_desc(slot, piece.gpa, piece.length, flags, 0 if is_last else slots[place + 1])
+            self.write_desc(
+                slot, piece.gpa, piece.length, flags, 0 if is_last else slots[place + 1]
+            )
 
     def _link(self, slot: int, following: int) -> None:
         self.memory.write(self.desc_gpa + 16 * slot + 14, struct.pack("<H", following))

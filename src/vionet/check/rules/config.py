@@ -58,9 +58,7 @@ def ring_numbers(lab: Lab) -> str:
     return same(lab.carry(a, b, token, data), data)
 
 
-@check(
-    "CF-03", does="GET_CONFIG whole and field by field", expects="the same bytes", ports=1
-)
+@check("CF-03", does="GET_CONFIG whole and field by field", expects="the same bytes", ports=1)
 def config_layout(lab: Lab) -> str:
     """The layout of the configuration."""
     port = reader(lab, 0)
@@ -142,7 +140,7 @@ def mtu_bounds(lab: Lab) -> str:
     seen = []
     if lab.offer.protocol_features & CONFIG and lab.offer.features_with_config & MTU:
         mtu = number(reader(lab, MTU), 10, "<H")
-        expect(net.MTU_MIN <= mtu, f"mtu is {mtu}")
+        expect(mtu >= net.MTU_MIN, f"mtu is {mtu}")
         seen.append(f"mtu is {mtu}")
     if lab.offer.protocol_features & PROTOCOL_MTU:
         lab.need(protocol=1 << vu.VHOST_USER_PROTOCOL_F_REPLY_ACK)
@@ -205,9 +203,7 @@ def all_of_mtu(lab: Lab) -> str:
     return f"{mtu} bytes pass, with a tag too"
 
 
-@check(
-    "CF-17", does="SET_CONFIG of the MAC", expects="non-zero", ports=1, survival=True
-)
+@check("CF-17", does="SET_CONFIG of the MAC", expects="non-zero", ports=1, survival=True)
 def config_read_only(lab: Lab) -> str:
     """A modern driver never writes the configuration."""
     port = reader(lab, 0)
@@ -219,7 +215,9 @@ def config_read_only(lab: Lab) -> str:
     return how
 
 
-@check("CF-18", does="send from an address of the driver's choice", expects="it arrives", survival=True)
+@check(
+    "CF-18", does="send from an address of the driver's choice", expects="it arrives", survival=True
+)
 def any_source(lab: Lab) -> str:
     """Without MAC the driver invents an address."""
     a, b = lab.pair()
