@@ -27,6 +27,7 @@ from vionet.vhost_user.connection import Connection
 from vionet.vhost_user.device import Device
 from vionet.vhost_user.listener import Listener
 from vionet.vhost_user.session import Session
+from vionet.vhost_user.sharing import obstacle, peer_pid
 
 BACKOFF_MIN: Final = 0.1  # seconds between attempts to connect; doubled up to the maximum
 BACKOFF_MAX: Final = 2.0
@@ -161,7 +162,7 @@ class Backend:
         if self.connection is not None:
             self.connection.read()
         if self.connection is not None:
-            self._tell_negotiated(self.connection.session)
+            self._tell(self.connection)
 
     def _on_end(self, reason: str, broken: bool) -> None:
         assert self.connection is not None and self._loop is not None
@@ -172,10 +173,13 @@ class Backend:
             self._ended.set()
 
     # --- what people are told -----------------------------------------------------------------
-    def _tell_negotiated(self, session: Session) -> None:
-        """Say once what was negotiated, when the first ring is ready to run with it."""
+    def _tell(self, connection: Connection) -> None:
+        """Say once what was negotiated, when the first ring has its kick; and what will fail."""
+        session = connection.session
         agreed = session.features, session.protocol_features
-        if agreed == self._told or not any(ring.ready for ring in session.rings):
+        if agreed == self._told or not any(
+            ring.kicked and ring.addressed for ring in session.rings
+        ):
             return
         self._told = agreed
         self._journal.write(
@@ -185,6 +189,8 @@ class Backend:
             protocol_features=" ".join(vu.protocol_names(session.protocol_features or 0)) or "none",
             regions=len(session.memory.regions),
         )
+        if problem := obstacle(session, peer_pid(connection.socket)):
+            self._journal.write("warning", problem)
 
     def check_fault(self) -> None:
         """End the session if its memory has faulted."""

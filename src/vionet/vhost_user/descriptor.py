@@ -1,8 +1,8 @@
 """What kind of thing a received file descriptor is.
 
 A kick must be an eventfd, because the data path reads it and waits for it.  A call or an error
-notification may be a pipe or a socket as well: User Mode Linux gives sockets.  All are made non-blocking, so
-that a full counter or pipe never stops the data path (spec VU-43).
+notification may be a pipe or a socket as well: User Mode Linux gives sockets.  All are made
+non-blocking, so that a full counter or pipe never stops the data path (spec VU-43).
 """
 
 import os

@@ -59,7 +59,7 @@ class Frontend:
                 connection.settimeout(timeout)
                 connection.connect(str(path))
                 return cls(connection, timeout)
-            except (FileNotFoundError, ConnectionRefusedError):
+            except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):  # or queue full
                 connection.close()
                 if time.monotonic() > deadline:
                     raise

@@ -48,7 +48,6 @@ class MappedRegion:
     hva: int
     page_size: int
     sealed: bool  # the file cannot shrink
-    fd: int  # ours, kept to look at the file again
     base: int  # of the mapping, a multiple of the page size
     length: int
     slot: int  # in the table of guarded areas
@@ -105,11 +104,6 @@ class MemoryMap:
         """A page of a region was missing when somebody touched it."""
         return any(fault.faulted(region.slot) for region in self.regions)
 
-    @property
-    def untouched(self) -> bool:
-        """There are regions, and no page of any of their files has ever been written."""
-        return bool(self.regions) and not any(os.fstat(r.fd).st_blocks for r in self.regions)
-
     def _specs(self) -> list[RegionSpec]:
         return [RegionSpec(region.gpa, region.size, region.uva, 0) for region in self.regions]
 
@@ -157,30 +151,24 @@ def _map(spec: RegionSpec, fd: int) -> MappedRegion:
     page_size = _page_size(fd)
     offset = spec.mmap_offset & ~(page_size - 1)
     length = -(-(spec.mmap_offset + spec.size) // page_size) * page_size - offset
-    own = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0)
     prot, flags = 3, 0x4001  # PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE
-    base = _libc.mmap(None, length, prot, flags, own, offset)
+    base = _libc.mmap(None, length, prot, flags, fd, offset)
     if base is None or base == _MAP_FAILED:
         error = ctypes.get_errno()
-        os.close(own)
         raise Refusal(f"memory region cannot be mapped: {os.strerror(error)}")
     try:
         slot = fault.guard(base, length, page_size)
     except MemoryError as error:
         _libc.munmap(base, length)
-        os.close(own)
         raise Refusal(str(error)) from error
     hva = base + spec.mmap_offset - offset
     sealed = _sealed(fd)
-    return MappedRegion(
-        spec.gpa, spec.size, spec.uva, hva, page_size, sealed, own, base, length, slot
-    )
+    return MappedRegion(spec.gpa, spec.size, spec.uva, hva, page_size, sealed, base, length, slot)
 
 
 def _unmap(region: MappedRegion) -> None:
     fault.release(region.slot)
     _libc.munmap(region.base, region.length)
-    os.close(region.fd)
 
 
 def _page_size(fd: int) -> int:

@@ -39,7 +39,12 @@ class Ring:
     @property
     def ready(self) -> bool:
         """The data path may touch the ring."""
-        return bool(self.desc_hva) and (self.polled or self.kick_fd >= 0)
+        return bool(self.desc_hva) and self.kicked
+
+    @property
+    def kicked(self) -> bool:
+        """A kick can come, or need not."""
+        return self.polled or self.kick_fd >= 0
 
     @property
     def addressed(self) -> bool:

@@ -151,7 +151,7 @@ class Session:
         return None
 
     def _reset(self, *_: Any) -> Reply:
-        """RESET_DEVICE, and status 0: rings stopped and disabled, features forgotten."""
+        """RESET_DEVICE (spec VU-81): rings stopped and disabled, features forgotten."""
         for index, ring in enumerate(self.rings):
             self._stop(index)
             self.rings[index] = fresh = Ring(call_fd=ring.call_fd, err_fd=ring.err_fd)
@@ -163,11 +163,13 @@ class Session:
     def _get_status(self, _: Any) -> Reply:
         return vu.U64.pack(self.status)
 
-    def _set_status(self, fds: Any, word: int) -> Reply:
+    def _set_status(self, _: Any, word: int) -> Reply:
         if word > 0xFF:
             raise Refusal(f"status {word:#x}, expected one byte")
         if word == 0:
-            return self._reset(fds)
+            # QEMU 7.2 sends it before GET_VRING_BASE, also to suspend: indices must survive it.
+            for index in range(len(self.rings)):
+                self._halt(index)
         self.status = word
         return None
 
@@ -241,6 +243,11 @@ class Session:
                 self.rings[index], base=base, desc_hva=0, avail_hva=0, used_hva=0
             )
 
+    def _halt(self, index: int) -> None:
+        """Stop the ring until a new SET_VRING_KICK (spec VU-35)."""
+        self._stop(index)
+        self._update(index, kick_fd=-1, polled=False)
+
     def _update(self, index: int, **changes: Any) -> None:
         """Change the ring and tell the device, if there is anything to tell."""
         former = self.rings[index]
@@ -283,8 +290,7 @@ class Session:
 
     def _get_vring_base(self, _: Any, index: int, _num: int) -> Reply:
         self._check_index(index)
-        self._stop(index)
-        self._update(index, kick_fd=-1, polled=False)
+        self._halt(index)
         return vu.VRING_STATE.pack(index, self.rings[index].base)
 
     def _set_vring_kick(self, fds: tuple[int, ...], index: int, nofd: bool) -> Reply:

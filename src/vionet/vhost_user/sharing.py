@@ -1,0 +1,54 @@
+"""Is the guest's memory shared with us?  The first obstacle of everybody who runs QEMU.
+
+How it works: QEMU without a shared memory backend either sends no memory at all and sets up its
+rings regardless, or (share=off) sends a file that it maps privately itself, so that what the guest
+writes never reaches us.  The first case shows in the session; the second in the front-end's own
+/proc/PID/maps, where the mapping at the address that it told us is marked private.  A front-end
+whose maps we may not read, or whose addresses are made up, gets no hint.
+"""
+
+import itertools
+import socket
+import struct
+from pathlib import Path
+from typing import Final
+
+from vionet.vhost_user.session import Session
+
+_LINES_MAX: Final = 100_000
+_PEERCRED: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
+
+
+def peer_pid(connection: socket.socket) -> int:
+    """The process that made the connection; 0 if it is not visible from here."""
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
+    return int(_PEERCRED.unpack(data)[0])
+
+
+def private_at(pid: int, uva: int) -> bool:
+    """The process is known to map the page at `uva` privately."""
+    try:
+        with Path(f"/proc/{pid}/maps").open() as lines:
+            for line in itertools.islice(lines, _LINES_MAX):
+                span, permissions, _ = line.split(" ", 2)
+                start, end = (int(number, 16) for number in span.split("-"))
+                if start <= uva < end:
+                    return permissions.endswith("p")
+    except (OSError, ValueError):
+        pass
+    return False
+
+
+def obstacle(session: Session, pid: int) -> str | None:
+    """What is wrong with the memory of a front-end whose rings have their kicks, and the remedy."""
+    regions = session.memory.regions
+    if regions and not any(private_at(pid, region.uva) for region in regions):
+        return None
+    megabytes = sum(region.size for region in regions) >> 20
+    size = f"{megabytes}M" if megabytes else "SIZE"
+    meaning = "" if megabytes else " (SIZE as in -m)"
+    return (
+        "guest memory is not shared, so no frame can pass; start QEMU with "
+        f"-object memory-backend-memfd,id=mem,size={size},share=on -machine memory-backend=mem"
+        f"{meaning}"
+    )
