@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from vionet.check import judge
 from vionet.check.driver import BIT30, PATIENCE, PROTOCOL, Broken, Delivery, NotOffered, Port
@@ -95,7 +95,7 @@ class Lab:
     timeout: float = 5.0
     patience: float = PATIENCE
     ports: list[Port] = field(default_factory=list)
-    frontends: list[Frontend] = field(default_factory=list)
+    frontends: dict[int, Frontend] = field(default_factory=dict)
     memories: list[GuestMemory] = field(default_factory=list)
     _fds: list[int] = field(default_factory=list)
     _serial: "itertools.count[int]" = field(default_factory=itertools.count)
@@ -105,7 +105,7 @@ class Lab:
         """Close everything that was opened."""
         for port in self.ports:
             port.close()
-        for frontend in self.frontends:
+        for frontend in self.frontends.values():
             frontend.close()
         for memory in self.memories:
             memory.close()
@@ -130,14 +130,27 @@ class Lab:
             raise NotOffered(" ".join(vu.protocol_names(missing)))
 
     def connect(self, where: int = 0) -> Frontend:
-        """A bare front-end that has said nothing yet."""
-        frontend = Frontend.connect(self.paths[where], self.timeout)
-        self.frontends.append(frontend)
-        return frontend
+        """A bare front-end that has said nothing yet; others on its socket hang up before."""
+        self.hang_up(where)
+        self.frontends[where] = Frontend.connect(self.paths[where], self.timeout)
+        return self.frontends[where]
 
-    def open(self, where: int = 0, want: int = VERSION_1, **options: object) -> Port:
-        """A port that has negotiated `want` and nothing more; rings not set up."""
-        port = Port.open(self.paths[where], want, timeout=self.timeout, **options)  # type: ignore[arg-type]
+    def hang_up(self, where: int) -> None:
+        """Close what is open on one socket."""
+        if where in self.frontends:
+            self.frontends.pop(where).close()
+        for port in [port for port in self.ports if port.where == where]:
+            self.ports.remove(port)
+            port.close()
+
+    def open(self, where: int = 0, want: int = VERSION_1, **options: Any) -> Port:
+        """A port that has negotiated `want` and nothing more; rings not set up.
+
+        What was open on the same socket hangs up before.
+        """
+        self.hang_up(where)
+        port = Port.open(self.paths[where], want, timeout=self.timeout, **options)
+        port.where = where
         self.ports.append(port)
         return port
 
@@ -148,7 +161,7 @@ class Lab:
         *,
         rx_buffers: int = 64,
         shape: Sequence[int] = (2048,),
-        **options: object,
+        **options: Any,
     ) -> Port:
         """A port that is up and has receive buffers."""
         return self.open(where, want, **options).start(rx_buffers, shape)
@@ -157,9 +170,9 @@ class Lab:
         """A sender on the first socket, a receiver on the second; frames pass when it returns."""
         return self.joined(self.port(0, sender), self.port(1, receiver))
 
-    def alone(self, want: int = VERSION_1, **options: object) -> Port:
-        """A port on the first socket; where there is a second, a neighbour that takes its frames."""
-        port = self.port(0, want, **options)  # type: ignore[arg-type]
+    def alone(self, want: int = VERSION_1, **options: Any) -> Port:
+        """A port on the first socket; a neighbour on the second takes its frames."""
+        port = self.port(0, want, **options)
         if len(self.paths) > 1:
             self.joined(port, self.port(1))
         return port
@@ -169,7 +182,7 @@ class Lab:
         last = Broken("not tried")
         for _ in range(20):
             token = self.token()
-            a.send(self.flow().bare(token.ljust(46, b"\0")))
+            a.send(self.flow(back=a.where == 1).bare(token.ljust(46, b"\0")))
             try:
                 b.collect(token, self.patience / 10)
                 a.sent(self.patience)
@@ -183,10 +196,10 @@ class Lab:
         """12 bytes that no other frame contains."""
         return b"vionet" + self._salt + next(self._serial).to_bytes(2, "big")
 
-    def flow(self, version: int = 4, *, back: bool = False, **layers: object) -> Flow:
+    def flow(self, version: int = 4, *, back: bool = False, **layers: Any) -> Flow:
         """Addresses from port 1 to port 2, or `back`."""
         src, dst = reversed(MACS) if back else MACS
-        return Flow(src, dst, version, **layers)  # type: ignore[arg-type]
+        return Flow(src, dst, version, **layers)
 
     def carry(
         self,
@@ -225,10 +238,6 @@ class Lab:
 
     def survived(self, b: Port | None = None) -> str:
         """Connect to the first socket anew; the neighbour `b`, if given, must still be served."""
-        for port in self.ports:
-            if port is not b:
-                port.close()
-        self.ports = [b] if b else []
         if b is None:
             port = self.port(0)
             port.send(self.flow().bare(self.token().ljust(46, b"\0")))
@@ -282,7 +291,7 @@ def variety(lab: Lab) -> Iterator[tuple[str, bytes, Frame]]:
         (judge.NEXT_HOP_BY_HOP, extension()),
         (judge.NEXT_DESTINATION, extension(b"\1\4")),
     )
-    layers: list[tuple[str, int, dict[str, object]]] = [
+    layers: list[tuple[str, int, dict[str, Any]]] = [
         ("IPv4", 4, {}),
         ("IPv6", 6, {}),
         ("IPv4 with options", 4, {"options": b"\x94\x04\0\0"}),

@@ -15,10 +15,10 @@ that breaks them raises `Broken` with what was seen.
 import os
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from vionet.check.ring import Piece, Ring, Used, split_at
 from vionet.spec import vhost_user as vu
@@ -96,10 +96,10 @@ class Port:
         self.rings = [Ring(self.memory, size, base=base, used=used) for _ in (RX, TX)]
         self.events = [Eventfds() for _ in (RX, TX)]
         self.features = 0
+        self.where = 0  # which of the back-end's sockets
         self.posted: dict[int, list[Piece]] = {}  # rx head -> its buffers
         self.loans: dict[int, Piece] = {}  # tx head -> its memory
         self._pool: dict[int, list[int]] = {}  # size class -> free pieces
-        self._next: list[Used] = []
 
     @classmethod
     def open(
@@ -109,12 +109,12 @@ class Port:
         *,
         protocol: int = PROTOCOL,
         timeout: float = 5.0,
-        **shape: object,
+        **shape: Any,
     ) -> "Port":
         """Connect and negotiate exactly `want`; raises `NotOffered` if that is not on offer."""
         frontend = Frontend.connect(path, timeout)
         try:
-            port = cls(frontend, **shape)  # type: ignore[arg-type]
+            port = cls(frontend, **shape)
         except BaseException:
             frontend.close()
             raise
@@ -333,9 +333,8 @@ class Port:
         return self.reap()
 
     # --- waiting ------------------------------------------------------------------------------
-    def wait(self, condition: object, index: int, deadline: float) -> bool:
+    def wait(self, condition: Callable[[], bool], index: int, deadline: float) -> bool:
         """Until `condition()` or `deadline`; looks at the ring whether or not it is notified."""
-        assert callable(condition)
         while not condition():
             left = deadline - time.monotonic()
             if left <= 0:

@@ -35,7 +35,7 @@ def ones_sum(data: bytes, start: int = 0) -> int:
     """The ones'-complement sum of `data` as 16-bit big-endian words, folded, not inverted."""
     if len(data) % 2:
         data += b"\0"
-    total = start + sum(struct.unpack(f">{len(data) // 2}H", data))
+    total: int = start + sum(struct.unpack(f">{len(data) // 2}H", data))
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
     return total

@@ -107,10 +107,10 @@ def ipv6(
 ) -> bytes:
     """An IPv6 datagram; an extension is its type and its bytes without the next-header byte."""
     chain = b""
-    following = [kind for kind, _ in extensions[1:]] + [protocol]
-    for (_, body), upper in zip(extensions, following, strict=True):
-        chain += bytes([upper]) + body
-    first = extensions[0][0] if extensions else protocol
+    kinds = [kind for kind, _ in extensions] + [protocol]
+    for (_, body), following in zip(extensions, kinds[1:], strict=True):
+        chain += bytes([following]) + body
+    first = kinds[0]
     length = len(chain) + len(payload)
     return struct.pack(">IHBB16s16s", 6 << 28, length, first, 64, src, dst) + chain + payload
 

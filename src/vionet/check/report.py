@@ -131,7 +131,7 @@ def junit(outcomes: Sequence[Outcome]) -> bytes:
                 Xml.SubElement(case, "system-out").text = _legal(
                     f"{outcome.status.value}: {outcome.seen}"
                 )
-    return Xml.tostring(root, encoding="utf-8", xml_declaration=True)
+    return bytes(Xml.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
 def _legal(text: str) -> str:

@@ -24,7 +24,7 @@ from vionet.spec.rules import Rule, rules
 from vionet.vhost_user.frontend import Closed, Frontend, Refused
 from vionet.vhost_user.message import ProtocolError
 
-GRACE: Final = 0.5  # seconds that a back-end has to accept a connection after a check
+GRACE: Final = 2.0  # seconds that a back-end has to accept a connection after a check
 
 
 class Status(StrEnum):
@@ -99,7 +99,7 @@ def _alive(paths: Sequence[str]) -> str:
             with Frontend.connect(path, GRACE) as frontend:
                 frontend.features()
         except (OSError, Closed, ProtocolError) as error:
-            return f"{path}: {error or type(error).__name__}"
+            return f"{path}: {str(error) or type(error).__name__}"
     return ""
 
 

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable
+from functools import partial
 
 from vionet.check.case import CONFIG, VERSION_1, Lab, check, expect, same
 from vionet.check.driver import BIT30, PROTOCOL, NotOffered, Port
@@ -31,8 +32,6 @@ def mtu_of(lab: Lab) -> int:
     """The MTU that the back-end promises on the first port."""
     port = reader(lab, MTU)
     mtu = number(port, 10, "<H")
-    lab.ports.remove(port)
-    port.close()
     if mtu > 9000:
         raise NotOffered("an MTU of at most 9000")
     return mtu
@@ -146,7 +145,7 @@ def mtu_bounds(lab: Lab) -> str:
         lab.need(protocol=1 << vu.VHOST_USER_PROTOCOL_F_REPLY_ACK)
         for mtu in (67, 65536):
             port = lab.open(0, protocol=PROTOCOL | PROTOCOL_MTU)
-            how = refused(lambda port=port, mtu=mtu: port.frontend.set_mtu(mtu))  # type: ignore[misc]
+            how = refused(partial(port.frontend.set_mtu, mtu))
             expect(bool(how), f"NET_SET_MTU {mtu} was accepted")
             seen.append(f"{mtu}: {how}")
     if not seen:

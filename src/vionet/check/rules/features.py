@@ -180,8 +180,6 @@ def every_subset(lab: Lab) -> str:
             same(lab.carry(b, a, token, frame.data), frame.data)
         except Broken as error:
             raise Broken(f"with {' '.join(virtio.names(word))}: {error}") from error
-        lab.ports.remove(a)
-        a.close()
     return f"frames passed in {len(words) + len(words[:8])} subsets"
 
 
@@ -193,8 +191,6 @@ def accepted_again(lab: Lab) -> str:
         port = lab.open(0, want)
         port.frontend.set_features(port.features)
         port.frontend.synchronise()
-        lab.ports.remove(port)
-        port.close()
     return f"{' '.join(virtio.names(want))} three times"
 
 
@@ -233,6 +229,4 @@ def ring_features(lab: Lab) -> str:
     for bit in (EVENT_IDX, INDIRECT):
         a = lab.port(0, VERSION_1 | bit)
         lab.joined(a, b)
-        lab.ports.remove(a)
-        a.close()
     return "frames pass with each"

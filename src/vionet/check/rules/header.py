@@ -11,7 +11,7 @@ from vionet.check.case import (
     expect,
     same,
 )
-from vionet.check.driver import Broken, Port
+from vionet.check.driver import TX, Broken, Port
 from vionet.spec import virtio_net as net
 
 SPLITS = ((12, 46), (1, 11), (5, 7), (1,) * 12, (10, 2), (3, 9, 5, 9), (12, 1, 1, 1), (26,))
@@ -46,20 +46,21 @@ def gso_values(lab: Lab) -> str:
     """A receiver that agreed to none sees none."""
     a, b = lab.pair(VERSION_1 | CSUM & lab.offer.features)
     flags = 1 if a.features & CSUM else 0
-    for gso_type in range(1, 256):
-        frame = lab.flow().tcp(b"gso!" + bytes(100))
-        header = net.NetHeader(flags, gso_type, 54, 50, 34, 16)
-        a.queue(frame.with_field(frame.seed()), header)
-    a.tx.publish()
-    a.kick(1)
-    a.sent(lab.patience)
-    end = lab.token()
-    a.send(lab.flow().bare(end.ljust(46, b"\0")))
     delivered = 0
-    while end not in (delivery := b.collect_any((end, b"gso!"), lab.patience)).frame:
-        expect(delivery.header.gso_type == 0, describe(delivery))
-        delivered += 1
-        b.fill(1)
+    for first in range(1, 256, 51):
+        for gso_type in range(first, first + 51):
+            frame = lab.flow().tcp(b"gso!" + bytes(100))
+            header = net.NetHeader(flags, gso_type, 54, 50, 34, 16)
+            a.queue(frame.with_field(frame.seed()), header)
+        a.tx.publish()
+        a.kick(TX)
+        a.sent(lab.patience)
+        end = lab.token()
+        a.send(lab.flow().bare(end.ljust(46, b"\0")))
+        while end not in (delivery := b.collect_any((end, b"gso!"), lab.patience)).frame:
+            expect(delivery.header.gso_type == 0, describe(delivery))
+            delivered += 1
+        b.fill(60)
     return f"{delivered} of 255 arrived, all with gso_type 0"
 
 
@@ -88,9 +89,6 @@ def header_lengths(lab: Lab) -> str:
                 expect(used == b.hdr_len + len(data), f"{used} bytes used of {posted}")
             except Broken as error:
                 raise Broken(f"headers of {a.hdr_len} and {b.hdr_len} bytes: {error}") from error
-            for port in (a, b):
-                lab.ports.remove(port)
-                port.close()
     return "all 16 pairs pass frames"
 
 
@@ -108,16 +106,12 @@ def any_layout(lab: Lab) -> str:
     for shape in SPLITS:
         for direct in (None, 0) if want & INDIRECT else (None,):
             _split(lab, a, b, shape, direct)
-    lab.ports.remove(b)
-    b.close()
     for shape in SPLITS:
         for direct in (None, 0) if want & INDIRECT else (None,):
             c = lab.port(1, want, rx_buffers=0)
             c.fill(4, (*shape, 1000), direct=direct)
             lab.joined(a, c)
             _split(lab, a, c, (), None, shape)
-            lab.ports.remove(c)
-            c.close()
     kinds = "direct and indirect" if want & INDIRECT else "direct"
     return f"{len(SPLITS)} layouts to send and to receive, {kinds}"
 

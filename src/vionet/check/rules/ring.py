@@ -54,8 +54,6 @@ def ring_sizes(lab: Lab) -> str:
             lab.joined(a, b)
         except Broken as error:
             raise Broken(f"size {size}: {error}") from error
-        lab.ports.remove(a)
-        a.close()
     return f"sizes {sizes}"
 
 
