@@ -1,6 +1,7 @@
 """`vionet switch` and `vionet wire`: a fabric in the foreground."""
 
 import contextlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -41,6 +42,7 @@ Options of taps:
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("-v", "--verbose", is_flag=True, help="Log more."),
+        click.option("-q", "--quiet", is_flag=True, help="Log warnings only."),
         click.option(
             "--log-format",
             type=click.Choice(["text", "json"]),
@@ -101,13 +103,15 @@ def _run(
     control: Path | None,
     log_format: str,
     verbose: bool,
+    quiet: bool,
 ) -> None:
     config = _parse(kind, name, ports)
     from vionet.cli.progress import compilation_shown
     from vionet.daemon import log
     from vionet.daemon.run import RunError, run
 
-    log.configure(json=log_format == "json", verbose=verbose)
+    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    log.configure(json=log_format == "json", level=level)
     try:
         run(
             config, control=control, named=name is not None, loading=compilation_shown, ready=_ready

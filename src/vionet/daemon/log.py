@@ -17,7 +17,7 @@ _SHARED: Final[list[structlog.typing.Processor]] = [
 ]
 
 
-def configure(*, json: bool, verbose: bool) -> None:
+def configure(*, json: bool, level: int) -> None:
     """Send log lines to standard error, as text or as JSON, one line each."""
     render: list[structlog.typing.Processor]
     if json:
@@ -39,7 +39,7 @@ def configure(*, json: bool, verbose: bool) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.DEBUG if verbose else logging.INFO)
+    root.setLevel(level)
     # The libraries' own chatter is for their authors.
     logging.getLogger("numba").setLevel(logging.WARNING)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
