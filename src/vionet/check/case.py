@@ -99,7 +99,7 @@ class Lab:
     memories: list[GuestMemory] = field(default_factory=list)
     _fds: list[int] = field(default_factory=list)
     _serial: "itertools.count[int]" = field(default_factory=itertools.count)
-    _salt: bytes = field(default_factory=lambda: os.urandom(4))
+    _salt: str = field(default_factory=lambda: os.urandom(2).hex())
 
     def close(self) -> None:
         """Close everything that was opened."""
@@ -170,13 +170,6 @@ class Lab:
         """A sender on the first socket, a receiver on the second; frames pass when it returns."""
         return self.joined(self.port(0, sender), self.port(1, receiver))
 
-    def alone(self, want: int = VERSION_1, **options: Any) -> Port:
-        """A port on the first socket; a neighbour on the second takes its frames."""
-        port = self.port(0, want, **options)
-        if len(self.paths) > 1:
-            self.joined(port, self.port(1))
-        return port
-
     def joined(self, a: Port, b: Port) -> tuple[Port, Port]:
         """Send frames from `a` until one arrives at `b`: a back-end may need a moment to begin."""
         last = Broken("not tried")
@@ -193,8 +186,8 @@ class Lab:
 
     # --- frames -------------------------------------------------------------------------------
     def token(self) -> bytes:
-        """12 bytes that no other frame contains."""
-        return b"vionet" + self._salt + next(self._serial).to_bytes(2, "big")
+        """12 letters and digits that no other frame contains."""
+        return f"vio{self._salt}{next(self._serial):05}".encode()
 
     def flow(self, version: int = 4, *, back: bool = False, **layers: Any) -> Flow:
         """Addresses from port 1 to port 2, or `back`."""
@@ -216,6 +209,13 @@ class Lab:
         a.reap()
         a.send(data, header, shape, direct=direct)
         return b.collect(token, self.patience)
+
+    def refresh(self, where: int, count: int) -> None:
+        """Throw away what has arrived at a port and post `count` buffers; a wire waits for them."""
+        for port in self.ports:
+            if port.where == where:
+                port.drain()
+                port.fill(count)
 
     def absent(self, a: Port, b: Port, token: bytes) -> None:
         """Raise `Broken` if a frame with `token` comes to `b`.

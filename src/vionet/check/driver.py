@@ -96,6 +96,7 @@ class Port:
         self.rings = [Ring(self.memory, size, base=base, used=used) for _ in (RX, TX)]
         self.events = [Eventfds() for _ in (RX, TX)]
         self.features = 0
+        self.may_kick = False  # the receive queue's kick descriptor is with the device
         self.where = 0  # which of the back-end's sockets
         self.posted: dict[int, list[Piece]] = {}  # rx head -> its buffers
         self.loans: dict[int, Piece] = {}  # tx head -> its memory
@@ -180,6 +181,7 @@ class Port:
         frontend.set_vring_call(index, events.call)
         if kick:
             frontend.set_vring_kick(index, events.kick)
+            self.may_kick |= index == RX
             self.kick(index)
 
     def enable(self, enabled: bool = True, rings: Sequence[int] = (RX, TX)) -> None:
@@ -213,7 +215,8 @@ class Port:
             self.posted[head] = pieces
             self.rx.expose(head)
         self.rx.publish()
-        self.kick(RX)
+        if self.may_kick:
+            self.kick(RX)
 
     def collect(self, token: bytes, patience: float = PATIENCE) -> Delivery:
         """The next frame that contains `token`; others are thrown away."""

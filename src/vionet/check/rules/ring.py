@@ -327,6 +327,8 @@ def lost_wakeup(lab: Lab) -> str:
     lab.joined(a, b)
     kicks = 0
     for number in range(300):
+        if number % 100 == 0:
+            lab.refresh(1, 250)
         a.queue(lab.flow().bare(bytes(46)))
         wanted = a.tx.publish()
         if wanted if event else not a.tx.used_flags & 1:

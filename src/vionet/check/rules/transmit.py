@@ -144,12 +144,14 @@ def nothing_written(lab: Lab) -> str:
 @check("TX-16", does="transmit 4000 frames with NO_INTERRUPT", expects="all chains come back")
 def no_interrupts(lab: Lab) -> str:
     """Chains come back although nobody is told."""
-    a = lab.alone()
+    a, _ = lab.pair()
+    a.sent(lab.patience)
     a.tx.avail_flags = 1
     data = lab.flow().bare(bytes(46))
     returned = 0
-    for _ in range(40):
-        for _ in range(100):
+    for _ in range(80):
+        lab.refresh(1, 64)
+        for _ in range(50):
             a.queue(data)
         a.tx.publish()
         a.kick(TX)
