@@ -17,30 +17,12 @@ from vionet.ports import link
 from vionet.ports.tap import Tap, TapError, name_fault, open_tap
 from vionet.spec.virtio_net import VIRTIO_NET_HDR_F_NEEDS_CSUM, NetHeader
 
-CLONE_NEWNET = 0x40000000
 TUNSETIFF = 0x400454CA
 TUNSETVNETHDRSZ = 0x400454D8
 TUNGETVNETHDRSZ = 0x800454D7
 TAP_FLAGS = 0x5002  # IFF_TAP, IFF_NO_PI, IFF_VNET_HDR
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespace")]
-
-
-@pytest.fixture
-def namespace() -> Iterator[None]:
-    """A network namespace for this thread, left again at the end; it dies with its last user."""
-    if os.geteuid() != 0:
-        if os.environ.get("CI") == "true":
-            pytest.fail("taps need root")
-        pytest.skip("taps need root: run the tests as root")
-    libc = ctypes.CDLL(None, use_errno=True)
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        assert libc.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-        yield
-    finally:
-        assert libc.setns(home, CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-        os.close(home)
 
 
 @pytest.fixture

@@ -174,8 +174,8 @@ async def _serve(
                     group=port.group,
                     name=port.name,
                 )
-                stack.push_async_callback(backend.close)
                 backend.start()
+                stack.push_async_callback(backend.close)
         fabric.start()
         control = Control(listener, lambda: status_document([(config, live)]))
         stack.push_async_callback(control.close)
