@@ -1,9 +1,10 @@
 """The traffic endpoint of the interop tests: runs in guests, namespaces and on the host.
 
-How it works: `endpoint.py COMMAND [WHERE [PORT]] [option=value ...]`, one command per run; its
-result, a Python literal, is the last line of standard output.  Only the standard library, and
-little of it, because the same file runs inside a User Mode Linux guest on the host's folder, in a
-QEMU guest's initramfs (where importing argparse and json takes a second) and in a namespace.
+How it works: `endpoint.py COMMAND [WHERE [PORT]] [option=value ...] [+ COMMAND ...]`; the commands
+run one after the other, and the list of their results, a Python literal, is the last line of
+standard output.  Only the standard library, and little of it, because the same file runs inside a
+User Mode Linux guest on the host's folder, in a QEMU guest's initramfs (where importing argparse
+and json takes a second) and in a namespace.
 
 Invariants: data is a function of its seed and length, so that both ends know every byte; every
 socket has a timeout; nothing reports success that the receiver did not confirm.
@@ -236,29 +237,6 @@ def watch(interface: str, seconds: float, count: int) -> dict[str, object]:
     return {"seen": seen}
 
 
-def lines_of(path: str) -> list[str]:
-    """The lines of a file; none if it is not there."""
-    try:
-        with open(path) as file:  # noqa: PTH123  (pathlib is slow to import in a guest)
-            return file.read().splitlines()
-    except FileNotFoundError:
-        return []
-
-
-def counters() -> dict[str, object]:
-    """The kernel's counters of bad checksums."""
-    found: dict[str, object] = {}
-    lines = lines_of("/proc/net/snmp")
-    for names, values in zip(lines[::2], lines[1::2], strict=True):
-        for name, value in zip(names.split()[1:], values.split()[1:], strict=True):
-            if name == "InCsumErrors":
-                found[names.split(":")[0] + name] = int(value)
-    for line in lines_of("/proc/net/snmp6"):
-        if "InCsumErrors" in line:
-            found[line.split()[0]] = int(line.split()[1])
-    return found
-
-
 def main(command: str, *arguments: str) -> dict[str, object]:
     """Run `command` and return its result."""
     plain = [argument for argument in arguments if "=" not in argument]
@@ -282,11 +260,13 @@ def main(command: str, *arguments: str) -> dict[str, object]:
             return bad_udp(where, port)
         case "watch":
             return watch(where, timeout, int(option.get("count", "1000000000")))
-        case "counters":
-            return counters()
         case _:
             raise SystemExit(f"no command {command!r}")
 
 
 if __name__ == "__main__":
-    print(main(*sys.argv[1:]))
+    results, words = [], [*sys.argv[1:], "+"]
+    while words:
+        results.append(main(*words[: words.index("+")]))
+        del words[: words.index("+") + 1]
+    print(results)

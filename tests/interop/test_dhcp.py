@@ -28,7 +28,7 @@ def watched(receiver: Shell, sender: Shell, address: str, ports: tuple[int, int]
         sender.endpoint(f"udp-to {address} 68 source=67 sizes={sizes}")
     else:
         sender.endpoint(f"udp-to {address} {destination} source={source} sizes={SIZES}")
-    seen: dict[str, int] = job.literal()["seen"]
+    seen: dict[str, int] = job.results()[0]["seen"]
     return {key: count for key, count in seen.items() if key.startswith(f"udp/{destination} ")}
 
 
@@ -74,7 +74,7 @@ def test_no_partial_frame_reaches_a_guest_that_declined(lab: Lab, receiver: str)
     watching.await_output("watching")
     for sender in (a, place):
         converse(sender, b, size=500_000, largest=200)
-    seen = watching.literal()["seen"]
+    seen = watching.results()[0]["seen"]
     wrong = {key: n for key, n in seen.items() if not re.search(r"flags=0 gso=0 complete$", key)}
     assert {} == wrong
     assert 500 < sum(seen.values())

@@ -42,7 +42,7 @@ def test_watch_tells_partial_from_complete(lab: Lab) -> None:
         watching = far.start_endpoint("watch vfar timeout=10 count=2")
         watching.await_output("watching")
         near.endpoint(f"udp-to {far.address4} 68 source=67 sizes=300,301")
-        seen[state] = watching.literal()["seen"]
+        seen[state] = watching.results()[0]["seen"]
     assert {
         "on": {"udp/68 flags=1 gso=0 incomplete": 2},
         "off": {"udp/68 flags=0 gso=0 complete": 2},

@@ -9,7 +9,9 @@ Invariants: one command at a time per console (a `start`ed one does not count); 
 """
 
 import ast
+import itertools
 import os
+import re
 import select
 import time
 from abc import ABC, abstractmethod
@@ -33,9 +35,10 @@ class Job(ABC):
     def await_output(self, text: str, timeout: float = 20) -> None:
         """Wait until the command has printed `text`."""
 
-    def literal(self, timeout: float = 30) -> Any:
-        """The Python literal that the command printed on its last line."""
-        return last_literal(self.result(timeout))
+    def results(self, timeout: float = 30) -> list[Any]:
+        """What the traffic endpoint's commands returned."""
+        found: list[Any] = last_literal(self.result(timeout))
+        return found
 
 
 def last_literal(output: str) -> Any:
@@ -66,8 +69,9 @@ class Shell(ABC):
         """Start `command` and return at once."""
 
     def endpoint(self, arguments: str, timeout: float = 30) -> Any:
-        """Run the traffic endpoint with `arguments`; returns its result."""
-        return last_literal(self.run(f"{self._endpoint} {arguments}", timeout))
+        """Run one command of the traffic endpoint; returns its result."""
+        (result,) = last_literal(self.run(f"{self._endpoint} {arguments}", timeout))
+        return result
 
     def start_endpoint(self, arguments: str) -> Job:
         """Start the traffic endpoint beside other commands."""
@@ -84,8 +88,16 @@ class Shell(ABC):
 
     def bad_checksums(self) -> dict[str, int]:
         """The kernel's counters of bad checksums: all of them, by name."""
-        counters: dict[str, int] = self.endpoint("counters")
-        return counters
+        lines = self.run("cat /proc/net/snmp /proc/net/snmp6").splitlines()
+        found = {}
+        for names, values in itertools.pairwise(lines):
+            if "InCsumErrors" in names and (protocol := names.split(":")[0]) in values:
+                pairs = zip(names.split()[1:], values.split()[1:], strict=True)
+                found[f"{protocol}InCsumErrors"] = int(dict(pairs)["InCsumErrors"])
+        for line in lines:
+            if re.match(r"\w*6InCsumErrors", line):
+                found[line.split()[0]] = int(line.split()[1])
+        return found
 
     def configure(self, number: int, mac: str = "") -> None:
         """Give the interface the test network's addresses of host `number`, and set it up."""

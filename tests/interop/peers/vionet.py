@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import vionet
 from tests.interop.peers.process import Child, PeerError, call, until
 
-SOURCE = Path(__file__).resolve().parents[3] / "src"
+SOURCE = Path(vionet.__file__).parent.parent
 
 
 class Vionet:
