@@ -85,7 +85,7 @@ def test_document_has_the_stable_shape() -> None:
     assert ("lan", "switch") == (fabric["name"], fabric["kind"])
     first, second = fabric["ports"]
     assert {
-        "name", "kind", "where", "state", "mac", "locked", "policy", "features", "queues",
+        "name", "kind", "state", "mac", "locked", "policy", "features", "queues",
         "ledger", "drops",
     } == set(first)  # fmt: skip
     assert ("a", "guest", "attached") == (first["name"], first["kind"], first["state"])

@@ -1,23 +1,29 @@
 """`vionet switch` and `vionet wire` as processes: start, serve, end, and start again."""
 
 import json
+import os
 import select
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import vionet as vionet_package
 from tests.process import Child, Children
 from vionet.check.driver import Port
 from vionet.check.packet import BROADCAST, Flow
+from vionet.config import parse_switch
 from vionet.daemon.control import ask_status
+from vionet.daemon.run import run
 from vionet.spec import virtio
 from vionet.spec import virtio_net as net
 
@@ -230,3 +236,53 @@ def test_tap_that_is_down_is_said(vionet: Starter, run_dir: Path) -> None:
     child.wait_for("the tap is down.*ip link set vt0 up", 10)
     assert 0 == child.stop()
     assert "vt0" in [name for _, name in socket.if_nameindex()]
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("namespace")
+def test_inherited_tap(start: Children, run_dir: Path) -> None:
+    """`fd=N` serves a tap that whoever starts vionet has opened."""
+    code = (
+        "import fcntl, os, struct, sys\n"
+        "fd = os.open('/dev/net/tun', os.O_RDWR)\n"
+        "fcntl.ioctl(fd, 0x400454CA, struct.pack('16sH22x', b'vt9', 0x5002))\n"
+        "os.dup2(fd, 9)\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'vionet', 'switch', 't=tap:,fd=9'])\n"
+    )
+    child = start(sys.executable, "-c", code)
+    child.wait_for("^ready$", READY_S)
+    child.wait_for("tap open.*interface=vt9", 10)
+    assert "attached" == only_port(run_dir / "vionet" / "switch.control")["state"]
+    assert 0 == child.stop()
+
+
+def test_signal_before_ready(run_dir: Path) -> None:
+    """SIGTERM while the engine is still loading: status 0, and nothing is left behind."""
+
+    @contextmanager
+    def interrupted() -> Iterator[None]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield
+
+    config = parse_switch("s", [f"a=guest:{run_dir}/a"])
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        run(config, control=run_dir / "c", named=True, loading=interrupted, ready=pytest.fail)
+    assert 0 == ended.value.code
+    assert [] == list(run_dir.iterdir())
+    assert before == signal.getsignal(signal.SIGTERM)
+
+
+def test_death_of_the_worker_is_the_end(start: Children, run_dir: Path, tmp_path: Path) -> None:
+    """A worker that dies of an error ends the process with status 1 and a line; sockets go."""
+    sources = Path(vionet_package.__file__).parent
+    shutil.copytree(sources, tmp_path / "vionet", ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "vionet" / "engine" / "worker.py").open("a") as file:
+        file.write("\n\ndef run(state, work):\n    raise IndexError('one past the ring')\n")
+    child = start(
+        sys.executable, "-m", "vionet", "switch", f"a=guest:{run_dir}/a",
+        env={"PYTHONPATH": str(tmp_path), "VIONET_LANE": "interpreted"},
+    )  # fmt: skip
+    assert 1 == child.wait(READY_S)
+    assert "vionet: switch: the worker died, please report it: IndexError: one past" in child.stderr
+    assert {run_dir / "vionet"} == set(run_dir.rglob("*"))

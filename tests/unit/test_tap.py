@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from vionet.ports import link
+from vionet.ports import tap as tap_module
 from vionet.ports.tap import Tap, TapError, name_fault, open_tap
 from vionet.spec.virtio_net import VIRTIO_NET_HDR_F_NEEDS_CSUM, NetHeader
 
@@ -153,6 +154,15 @@ def test_probe_injects_nothing() -> None:
             assert [frame for frame in frames if frame[1][2] != socket.PACKET_OUTGOING] == []
         finally:
             tap.close()
+
+
+def test_probes_can_say_no() -> None:
+    """A tap without header does not judge one; TSO without CSUM is refused (spec TP-04)."""
+    bare = raw_tap("vt1", 0x1002)
+    assert not tap_module._reads_headers(bare)
+    assert tap_module._offloads(bare, 0x01)
+    assert not tap_module._offloads(bare, 0x02)
+    os.close(bare)
 
 
 def test_existing_tap_is_left_as_it_was() -> None:

@@ -4,7 +4,8 @@ How it works: taps are opened and the control socket is taken first, because wha
 should be refused before the engine is compiled; then the engine is loaded, ports are plugged in,
 guests' sockets are opened, and `ready` is called.  SIGTERM or SIGINT ends it: sessions first (the
 worker has let go of each ring when its session ends, every finished frame published), then the
-worker, taps and sockets.  A second signal kills as usual.
+worker, taps and sockets.  A second signal kills as usual.  A thread that dies of an error ends
+the fabric with status 1 instead of leaving it half alive.
 
 Invariants: whatever was made is undone in reverse order, also when a later step fails.
 Threads: everything here is one thread; the fabric's worker is its own.
@@ -14,6 +15,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack
 from pathlib import Path
@@ -153,6 +155,14 @@ async def _serve(
 
     for number in _SIGNALS:
         loop.add_signal_handler(number, end)
+    deaths: list[str] = []
+
+    def died(args: threading.ExceptHookArgs) -> None:
+        deaths.append(f"{args.exc_type.__name__}: {args.exc_value}")
+        threading.__excepthook__(args)
+        loop.call_soon_threadsafe(ended.set)
+
+    threading.excepthook = died
     guests: dict[str, GuestPort] = {}
     live: dict[str, LivePort] = {}
     async with AsyncExitStack() as stack:
@@ -185,7 +195,10 @@ async def _serve(
         log.info("ready", ports=len(live), control=str(listener.path))
         ready()
         await ended.wait()
+        threading.excepthook = threading.__excepthook__
         log.info("ending")
+    if deaths:
+        raise RunError(f"{config.name}: the worker died, please report it: {deaths[0]}")
 
 
 def _filter_taps(config: FabricConfig, fabric: "Fabric") -> None:

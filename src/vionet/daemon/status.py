@@ -50,7 +50,6 @@ def _port(config: PortConfig, live: LivePort) -> dict[str, Any]:
     return {
         "name": config.name,
         "kind": str(config.kind),
-        "where": config.where,
         "state": live.state,
         "mac": config.mac_text,
         "locked": config.locked,

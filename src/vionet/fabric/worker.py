@@ -84,4 +84,10 @@ class Worker:
                 if self._closing:
                     return
                 self._inside = True
-            run(self._state, self._work)
+            try:
+                run(self._state, self._work)
+            except BaseException:  # the bounds lane found an index out of range
+                with self._condition:
+                    self._inside = False
+                    self._condition.notify_all()
+                raise
