@@ -37,7 +37,8 @@ _SI_CODE, _SI_ADDR = 8, 16  # offsets in siginfo_t on 64-bit Linux
 _table: Final = np.zeros(_HEAD + SLOTS * _WORDS, np.int64)
 _entries: Final = _table[_HEAD:].reshape(SLOTS, _WORDS)
 _free: Final = list(range(SLOTS - 1, -1, -1))
-_installed: list[int] = []  # the eventfd, once there is one
+_eventfd: Final = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # for the process's whole life
+_installed: list[object] = []  # the handler, once there is one, kept alive for ever
 
 
 class _SigAction(ctypes.Structure):
@@ -49,12 +50,7 @@ class _SigAction(ctypes.Structure):
     )
 
 
-if LANE is Lane.INTERPRETED:
-
-    def _handler_address() -> int:
-        return 0
-
-else:
+if LANE is not Lane.INTERPRETED:
     import llvmlite.binding
     import numba
     from llvmlite import ir
@@ -112,34 +108,27 @@ else:
         signature = types.void(types.int32, types.int64, types.int64)
         options = {"nopython": True, "error_model": "numpy", "_nrt": False}
         handler = numba.cfunc(signature, cache=True, **options)(_survive)
-        _installed_handlers.append(handler)
+        _installed.append(handler)
         return int(handler.address)
-
-    _installed_handlers: list[object] = []  # kept alive for ever
 
 
 def install() -> int:
     """Set the handler, once; return the eventfd that becomes readable when it has worked."""
-    if _installed:
-        return _installed[0]
-    fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-    _table[_FD], _table[_ONE] = fd, 1
-    address = _handler_address()
-    if address:
+    if not _installed and LANE is not Lane.INTERPRETED:
+        _table[_FD], _table[_ONE] = _eventfd, 1
         libc = ctypes.CDLL(None, use_errno=True)
-        action = _SigAction(handler=address, flags=4)  # SA_SIGINFO
+        action = _SigAction(handler=_handler_address(), flags=4)  # SA_SIGINFO
         former = ctypes.c_void_p(_table.ctypes.data + _FORMER * 8)
         assert ctypes.sizeof(_SigAction) <= (_HEAD - _FORMER) * 8
         if libc.sigaction(int(signal.SIGBUS), ctypes.byref(action), former):
             raise OSError(ctypes.get_errno(), "sigaction")
-    _installed.append(fd)
-    return fd
+    return _eventfd
 
 
 def acknowledge() -> None:
     """Make the eventfd unreadable again; call it before looking at the entries."""
     with suppress(BlockingIOError):
-        os.eventfd_read(_installed[0])
+        os.eventfd_read(_eventfd)
 
 
 def guard(hva: int, size: int, page_size: int) -> int:

@@ -31,6 +31,7 @@ from vionet.vhost_user.sharing import obstacle, peer_pid
 
 BACKOFF_MIN: Final = 0.1  # seconds between attempts to connect; doubled up to the maximum
 BACKOFF_MAX: Final = 2.0
+READS_BEFORE_REFUSAL: Final = 64  # of the connected front-end, to see whether it is still there
 LINES_BURST: Final = 30  # log lines at once
 LINES_PER_SECOND: Final = 1.0
 
@@ -108,8 +109,9 @@ class Backend:
         except OSError as error:
             self._journal.write("warning", "cannot accept a front-end", reason=error.strerror)
             return
-        if self.connection is not None:
-            self._read()
+        for _ in range(READS_BEFORE_REFUSAL):
+            if not self._read():
+                break
         if self.connection is not None:
             arrival.close()
             self._journal.write("warning", "second front-end turned away")
@@ -158,11 +160,14 @@ class Backend:
         self._loop.add_reader(arrival, self._read)
         self._journal.write("info", "front-end connected")
 
-    def _read(self) -> None:
-        if self.connection is not None:
-            self.connection.read()
+    def _read(self) -> bool:
+        """Deal with one message; false when there is no more to be read."""
+        if self.connection is None:
+            return False
+        more = self.connection.read()
         if self.connection is not None:
             self._tell(self.connection)
+        return more
 
     def _on_end(self, reason: str, broken: bool) -> None:
         assert self.connection is not None and self._loop is not None
@@ -226,7 +231,7 @@ class _Journal:
 def _watch(loop: asyncio.AbstractEventLoop, backend: Backend) -> None:
     if loop not in _watching:
         _watching[loop] = set()
-        loop.add_reader(fault.install(), _on_fault, loop)
+        loop.add_reader(fault.install(), _on_fault)
     _watching[loop].add(backend)
 
 
@@ -237,7 +242,9 @@ def _unwatch(loop: asyncio.AbstractEventLoop, backend: Backend) -> None:
         loop.remove_reader(fault.install())
 
 
-def _on_fault(loop: asyncio.AbstractEventLoop) -> None:
+def _on_fault() -> None:
+    """One loop reads the eventfd; the fault may concern a back-end of any."""
     fault.acknowledge()
-    for backend in list(_watching[loop]):
-        backend.check_fault()
+    for loop, backends in list(_watching.items()):
+        for backend in list(backends):
+            loop.call_soon_threadsafe(backend.check_fault)

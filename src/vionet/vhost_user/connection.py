@@ -1,7 +1,7 @@
 """One front-end's connection: bytes and descriptors between a socket and a `Session`.
 
-How it works: `read` is called when the socket is readable.  It reads one message's bytes at a
-time, hands whole messages to the session and sends what comes back.  When anything is wrong it
+How it works: `read` is called when the socket is readable.  It reads bytes of one message, hands
+it to the session once it is whole and sends what comes back.  When anything is wrong it
 ends: the device lets go, memory is unmapped, every descriptor closed, and `ended` is called once
 with the reason.
 
@@ -16,7 +16,6 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Final
 
 from vionet.spec import vhost_user as vu
 from vionet.vhost_user.descriptor import unfit
@@ -24,8 +23,6 @@ from vionet.vhost_user.device import Device
 from vionet.vhost_user.memory import MemoryMap
 from vionet.vhost_user.message import Decoder, Message, ProtocolError
 from vionet.vhost_user.session import Session
-
-MESSAGES_PER_READ: Final = 64  # then others have their turn
 
 
 class Connection:
@@ -45,12 +42,10 @@ class Connection:
         self._decoder = Decoder()
         device.opened()
 
-    def read(self) -> None:
-        """Deal with what has arrived."""
+    def read(self) -> bool:
+        """Deal with at most one message; false when nothing more has arrived."""
         try:
-            for _ in range(MESSAGES_PER_READ):
-                if not self.open or not self._read_some():
-                    return
+            return self._read_some()
         except ProtocolError as error:
             self.end(str(error), broken=True)
         except OSError as error:
@@ -58,9 +53,9 @@ class Connection:
         except BaseException:
             self.end("error of our own")
             raise
+        return False
 
     def _read_some(self) -> bool:
-        """Read once; false when there is nothing more to be read now."""
         try:
             data, fds, flags, _ = socket.recv_fds(
                 self.socket, self._decoder.wanted, vu.FDS_MAX, socket.MSG_CMSG_CLOEXEC

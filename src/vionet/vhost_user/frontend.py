@@ -92,7 +92,8 @@ class Frontend:
         fds = list(fds)
         try:
             sent = socket.send_fds(self.socket, [data], fds) if fds else self.socket.send(data)
-            self.socket.sendall(data[sent:])
+            if sent < len(data):
+                self.socket.sendall(data[sent:])
         except (BrokenPipeError, ConnectionResetError) as error:
             raise Closed(str(error)) from error
 
