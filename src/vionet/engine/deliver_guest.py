@@ -14,7 +14,6 @@ from vionet.engine.layout import FRAME, STATE, WORK, Frame, State, Work
 from vionet.engine.parse import swap16
 from vionet.engine.receive import chains_for, commit, reserve, write_at
 from vionet.engine.seal import field_off, finished, set_seed, write_header
-from vionet.engine.split import disarm
 from vionet.engine.status import (
     CSUM_BAD,
     CSUM_ELIDED,
@@ -24,9 +23,12 @@ from vionet.engine.status import (
     OK,
     PAYLOAD_BYTES_COPIED,
     PAYLOAD_BYTES_SUMMED,
+    RX_CHAIN_INVALID,
+    RX_RING_BROKEN,
     Action,
     Csum,
 )
+from vionet.engine.tell import break_ring, touch
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.raw import copy, load_u16, store_u16
 from vionet.spec.packet import IPPROTO_UDP, UDP_CSUM_OFF
@@ -231,6 +233,10 @@ def to_guest(state: State, work: Work, frame: Frame, out: int, action: int) -> i
     if not frame.in_place:
         status = reserve(port, queue, work, need)
         if status != OK:
+            if status == RX_CHAIN_INVALID:
+                touch(state, work, out)
+            elif status == RX_RING_BROKEN and not queue.broken:
+                break_ring(state, work, out, 0)
             return status
     if action == PASS:
         write_header(work, port.header_len, 0, 0, 0)
@@ -248,9 +254,5 @@ def to_guest(state: State, work: Work, frame: Frame, out: int, action: int) -> i
         frame.length = length
         frame.head_len = head_len
     commit(queue, work, need)
-    if not port.rx_touched:
-        disarm(port, queue)
-        port.rx_touched = 1
-        work.touched[work.n_touched] = out
-        work.n_touched += 1
+    touch(state, work, out)
     return OK

@@ -42,15 +42,14 @@ def write_out(port: Port, work: Work, n: int) -> int:
 
 @kernel(INT, STATE, WORK, FRAME, INT)
 def to_stream(state: State, work: Work, frame: Frame, out: int) -> int:
-    """Finish a partial sum in the private packet buffer and write that."""
-    base = work.packet_hva + HDR_LEN
+    """Finish a partial sum in a private buffer and write that."""
+    base = work.stream_hva + HDR_LEN
     copy(base, work.head_hva, frame.head_len)
     off = frame.head_len
     s = frame.first_seg
     while off < frame.length:
         piece = min(work.seg_len[s], frame.length - off)
-        if work.seg_hva[s] != base + off:  # a frame read from another tap lies here already
-            copy(base + off, work.seg_hva[s], piece)
+        copy(base + off, work.seg_hva[s], piece)
         off += piece
         s += 1
     field = frame.csum_start + frame.csum_offset
@@ -58,13 +57,13 @@ def to_stream(state: State, work: Work, frame: Frame, out: int) -> int:
         store_u16(base + field, pseudo_header(work, frame))
     total = sum_piece(base + frame.csum_start, frame.length - frame.csum_start, 0)
     store_u16(base + field, finished(total, frame.csum_offset == UDP_CSUM_OFF))
-    store_i64(work.packet_hva, 0)
-    store_u32(work.packet_hva + 8, 0)
+    store_i64(work.stream_hva, 0)
+    store_u32(work.stream_hva + 8, 0)
     rest = frame.length - frame.head_len
     state.ledger[out, CSUM_FILLED] += 1
     state.ledger[out, PAYLOAD_BYTES_COPIED] += rest
     state.ledger[out, PAYLOAD_BYTES_SUMMED] += rest
-    work.iov[0] = work.packet_hva
+    work.iov[0] = work.stream_hva
     work.iov[1] = HDR_LEN + frame.length
     return write_out(state.ports[out], work, 1)
 

@@ -38,7 +38,9 @@ def slot_of(state: State, key: int) -> int:
 
 @kernel(INT, STATE, INT)
 def find(state: State, key: int) -> int:
-    """The slot of a live entry for `key`, or -1."""
+    """The slot of a live entry for `key`, or -1; 0 is no address, it marks empty slots."""
+    if key == 0:
+        return -1
     slot = slot_of(state, key)
     for i in range(FDB_PROBES):
         entry = state.fdb[(slot + i) & (FDB_SIZE - 1)]
@@ -53,7 +55,11 @@ def find(state: State, key: int) -> int:
 def lookup(state: State, key: int) -> int:
     """The port of address `key`, or -1 where it is not known; mostly in its first slot."""
     slot = slot_of(state, key)
-    if state.fdb[slot].key == key and state.now_ns - state.fdb[slot].seen_ns < state.ageing_ns:
+    if (
+        key
+        and state.fdb[slot].key == key
+        and state.now_ns - state.fdb[slot].seen_ns < state.ageing_ns
+    ):
         return state.fdb[slot].port
     slot = find(state, key)
     return state.fdb[slot].port if slot >= 0 else -1
@@ -61,10 +67,12 @@ def lookup(state: State, key: int) -> int:
 
 @kernel(INT, STATE, INT)
 def sweep(state: State, port: int) -> int:
-    """Free the aged entries of `port`, at most once a second.  *returns* how many."""
-    if state.now_ns - state.swept_ns < REFRESH_NS:
+    """Free the aged entries of `port`, at most once a second.
+
+    *returns* how many."""
+    if state.now_ns - state.ports[port].swept_ns < REFRESH_NS:
         return 0
-    state.swept_ns = state.now_ns
+    state.ports[port].swept_ns = state.now_ns
     freed = 0
     for i in range(FDB_SIZE):
         entry = state.fdb[i]

@@ -29,6 +29,8 @@ from vionet.spec.virtio import (
 
 U32 = 0xFFFFFFFF
 U16 = 0xFFFF
+UNMAPPED = -1
+TOO_MANY = -2
 
 
 @kernel(INT, PORT, INT, INT)
@@ -36,10 +38,11 @@ def search_regions(port: Port, gpa: int, length: int) -> int:
     """`translate` over every region; remembers where it was found."""
     for i in range(port.n_regions):
         region = port.regions[i]
-        off = gpa - region.gpa
-        if off >= 0 and off < region.region_len and length <= region.region_len - off:
-            port.last_region = i
-            return region.hva + off
+        if gpa >= region.gpa:  # compared, not subtracted: an address may be anything
+            off = gpa - region.gpa
+            if off < region.region_len and length <= region.region_len - off:
+                port.last_region = i
+                return region.hva + off
     return 0
 
 
@@ -50,9 +53,10 @@ def translate(port: Port, gpa: int, length: int) -> int:
     *returns* 0 unless the whole range lies in one region (spec VU-48, VU-50).
     """
     region = port.regions[port.last_region]
-    off = gpa - region.gpa
-    if off >= 0 and off < region.region_len and length <= region.region_len - off:
-        return region.hva + off
+    if gpa >= region.gpa:
+        off = gpa - region.gpa
+        if off < region.region_len and length <= region.region_len - off:
+            return region.hva + off
     return search_regions(port, gpa, length)
 
 
@@ -61,19 +65,20 @@ def contiguous(port: Port, gpa: int) -> int:
     """Bytes from `gpa` to the end of the region that holds it; 0 where none does."""
     for i in range(port.n_regions):
         region = port.regions[i]
-        off = gpa - region.gpa
-        if off >= 0 and off < region.region_len:
-            return region.region_len - off
+        if gpa >= region.gpa and gpa - region.gpa < region.region_len:
+            return region.region_len - (gpa - region.gpa)
     return 0
 
 
 @kernel(INT, PORT, WORK, INT, INT, INT, INT)
 def add_split(port: Port, work: Work, gpa: int, length: int, n: int, writable: int) -> int:
-    """Add a buffer that may span regions; *returns* the new entry count, or -1 if unmapped."""
+    """`add` for a buffer that spans regions (spec VU-49)."""
     while length > 0:
         piece = min(contiguous(port, gpa), length)
         if piece == 0:
-            return -1
+            return UNMAPPED
+        if n >= 2 * CHAIN_MAX:
+            return TOO_MANY
         hva = search_regions(port, gpa, piece)
         if writable:
             work.dst_hva[n] = hva
@@ -84,9 +89,22 @@ def add_split(port: Port, work: Work, gpa: int, length: int, n: int, writable: i
         n += 1
         gpa += piece
         length -= piece
-        if n >= 2 * CHAIN_MAX:
-            return -1
     return n
+
+
+@kernel(INT, PORT, WORK, INT, INT, INT, INT, inline=True)
+def add(port: Port, work: Work, gpa: int, length: int, n: int, writable: int) -> int:
+    """Add a buffer to the scatter list; *returns* the new entry count, UNMAPPED or TOO_MANY."""
+    hva = translate(port, gpa, length)
+    if hva == 0 or length == 0 or n >= 2 * CHAIN_MAX:
+        return add_split(port, work, gpa, length, n, writable)
+    if writable:
+        work.dst_hva[n] = hva
+        work.dst_seg_len[n] = length
+    else:
+        work.seg_hva[n] = hva
+        work.seg_len[n] = length
+    return n + 1
 
 
 @kernel(INT, PORT, QUEUE, WORK, INT, INT, INT)
@@ -105,9 +123,6 @@ def walk(port: Port, queue: Queue, work: Work, head: int, n: int, writable: int)
     inside = 0
     wanted = VRING_DESC_F_WRITE if writable else 0
     while True:
-        hops += 1
-        if hops > CHAIN_MAX or hops > queue.entries + inside * CHAIN_MAX:
-            return CHAIN_TOO_LONG
         gpa = load_i64(table + 16 * i)
         word = load_i64(table + 16 * i + 8)
         length = word & U32
@@ -125,25 +140,15 @@ def walk(port: Port, queue: Queue, work: Work, head: int, n: int, writable: int)
             i = 0
             inside = 1
             continue
+        hops += 1
+        if hops > CHAIN_MAX or (hops > queue.entries and not inside):
+            return CHAIN_TOO_LONG
         if flags & VRING_DESC_F_WRITE != wanted:
             return CHAIN_INVALID
-        if length > 0:
-            hva = translate(port, gpa, length)
-            if hva == 0:
-                n = add_split(port, work, gpa, length, n, writable)
-                if n < 0:
-                    return DESCRIPTOR_UNMAPPED
-            elif n >= 2 * CHAIN_MAX:
-                return CHAIN_TOO_LONG
-            else:
-                if writable:
-                    work.dst_hva[n] = hva
-                    work.dst_seg_len[n] = length
-                else:
-                    work.seg_hva[n] = hva
-                    work.seg_len[n] = length
-                n += 1
-            total += length
+        n = add(port, work, gpa, length, n, writable)
+        if n < 0:
+            return DESCRIPTOR_UNMAPPED if n == UNMAPPED else CHAIN_TOO_LONG
+        total += length
         if not flags & VRING_DESC_F_NEXT:
             break
         i = (word >> 48) & U16

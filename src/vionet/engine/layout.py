@@ -90,6 +90,7 @@ class Port(Record):
     polled: int  # one of its rings is
     readable: int  # epoll said that the tap has frames
     fdb_count: int  # addresses learnt here
+    swept_ns: int  # when its aged addresses were last cleared out
     last_src: int  # the source address last learnt here, so that it is not looked up again
     last_seen_ns: int  # when that was
     n_regions: int
@@ -122,7 +123,6 @@ class State(Record):
     epoll_fd: int
     notice_fd: int  # eventfd: something happened that the control plane should log
     now_ns: int
-    swept_ns: int  # when aged addresses were last cleared out
     ports: Annotated[Records[Port], PORTS_MAX]
     ledger: Annotated[Ints, PORTS_MAX, LEDGER_LEN]
     drops: Annotated[Ints, PORTS_MAX, DROPS_LEN]
@@ -164,6 +164,7 @@ class Work(Record):
     head_hva: int  # addresses of the arrays below
     scratch_hva: int
     packet_hva: int
+    stream_hva: int
     iov_hva: int
     events_hva: int
     clock_hva: int
@@ -189,7 +190,8 @@ class Work(Record):
     one: Annotated[Ints, 1]
     scratch: Annotated[Bytes, 16]
     head: Annotated[Bytes, HEAD_ROOM + HEAD_MAX]
-    packet: Annotated[Bytes, PACKET_LEN]
+    packet: Annotated[Bytes, PACKET_LEN]  # the rest of a frame read from a tap
+    stream: Annotated[Bytes, PACKET_LEN]  # a frame finished for a stream
 
 
 STATE = record_type(State)

@@ -264,7 +264,7 @@ def parse_plain(work: Work, frame: Frame) -> int:
         ports = load_u32(base + l4_off)
         dhcp = dhcp_port(swap16(ports)) | dhcp_port(swap16(ports >> 16))
         rest = load_u32(base + l4_off + 4)
-        if rest >> 16 == 0 and kind == IPV4_LE or swap16(rest) != l4_len:
+        if (rest >> 16 == 0 and kind == IPV4_LE) or swap16(rest) != l4_len:
             outer = NONE
     elif l4 != IPPROTO_TCP or l4_len < TCP_HLEN:
         return 0

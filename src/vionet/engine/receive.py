@@ -7,8 +7,8 @@ driver sees at the end of the burst, all of one frame at once (spec RX-04).
 
 Invariants: a frame that does not fit leaves the buffers as they are (spec SG-20).  All chains
 but the last are filled (RX-03), `used.len` counts the header (SP-23).  A chain that breaks the
-rules is given back with length 0, so that it cannot block the ring; a head beyond the ring
-cannot be given back and breaks it.
+rules is given back with length 0, so that it cannot block the ring; a head beyond the ring or an
+index that jumps cannot be answered, and the caller breaks the ring (`tell.break_ring`).
 """
 
 from vionet.engine.guest import U32, translate, walk
@@ -23,10 +23,11 @@ from vionet.engine.status import (
     RX_RING_STOPPED,
 )
 from vionet.jit.kernel import INT, kernel
-from vionet.jit.raw import copy, load_acquire_u16, load_i64
+from vionet.jit.raw import copy, load_acquire_u16, load_i64, prefetch, prefetch_write
 from vionet.spec.virtio import VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE
 
 U16 = 0xFFFF
+AHEAD = 8  # receive buffers hinted at in advance
 WRITABLE = VRING_DESC_F_WRITE << 32
 SPECIAL = (VRING_DESC_F_NEXT | VRING_DESC_F_WRITE | VRING_DESC_F_INDIRECT) << 32
 
@@ -41,10 +42,11 @@ def recount(queue: Queue) -> int:
 
 @kernel(INT, QUEUE, WORK, INT)
 def refuse_chain(queue: Queue, work: Work, head: int) -> int:
-    """Give an invalid chain back unused if it is the first in the ring.  *returns* a reason."""
-    if work.n_chains == 0:
-        push_used(queue, head, 0)
-        queue.avail_idx = (queue.avail_idx + 1) & U16
+    """Give an invalid chain back unused, and those chosen before it.  *returns* a reason."""
+    for i in range(work.n_chains):
+        push_used(queue, work.chain_head[i], 0)
+    push_used(queue, head, 0)
+    queue.avail_idx = (queue.avail_idx + work.n_chains + 1) & U16
     return RX_CHAIN_INVALID
 
 
@@ -66,8 +68,8 @@ def reserve_list(port: Port, queue: Queue, work: Work, need: int) -> int:
             count = recount(queue)
             if count == work.n_chains:
                 return RX_RING_FULL
-        if count < 0:
-            break
+        if count < work.n_chains:
+            break  # no valid index, or one that went backwards
         head = head_at(queue, idx)
         if head >= queue.entries:
             break
@@ -79,11 +81,7 @@ def reserve_list(port: Port, queue: Queue, work: Work, need: int) -> int:
         work.n_chains += 1
         work.room += work.walked_len
         idx += 1
-    if work.room < need:
-        queue.broken = 1
-        queue.live = 0
-        return RX_RING_BROKEN
-    return OK
+    return OK if work.room >= need else RX_RING_BROKEN
 
 
 @kernel(INT, PORT, QUEUE, WORK, INT, inline=True)
@@ -105,6 +103,12 @@ def reserve(port: Port, queue: Queue, work: Work, need: int) -> int:
     hva = translate(port, gpa, length)
     if hva == 0:
         return reserve_list(port, queue, work, need)
+    ahead = head_at(queue, queue.avail_idx + AHEAD) & (queue.entries - 1)
+    ahead_hva = translate(port, load_i64(queue.desc_hva + 16 * ahead), 128)
+    prefetch_write(ahead_hva)
+    prefetch_write(ahead_hva + 64)
+    ahead = head_at(queue, queue.avail_idx + 2 * AHEAD) & (queue.entries - 1)
+    prefetch(queue.desc_hva + 16 * ahead)
     work.dst_hva[0] = hva
     work.dst_seg_len[0] = length
     work.chain_head[0] = head

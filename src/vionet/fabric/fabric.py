@@ -94,6 +94,7 @@ def prepared_work(state: State) -> Work:
     work.head_hva = address_of(work.head) + HEAD_ROOM
     work.scratch_hva = address_of(work.scratch)
     work.packet_hva = address_of(work.packet)
+    work.stream_hva = address_of(work.stream)
     work.iov_hva = address_of(work.iov)
     work.events_hva = address_of(work.events)
     work.clock_hva = address_of(work.clock)

@@ -1,0 +1,63 @@
+"""Telling drivers: publish used entries, interrupt, report a broken ring.
+
+How it works: deliveries of a burst `touch` a receive ring; at its end `finish` publishes each
+touched ring once and interrupts its driver if that one wants it.  Call eventfds are non-blocking;
+a counter that is full already says what it has to (spec VU-43).
+"""
+
+from vionet.engine.layout import STATE, WORK, State, Work
+from vionet.engine.split import disarm, publish
+from vionet.engine.status import CALLS, CALLS_SUPPRESSED, RING_BROKEN
+from vionet.jit.kernel import INT, kernel
+from vionet.jit.libc import write
+
+
+@kernel(INT, STATE, WORK, INT, inline=True)
+def touch(state: State, work: Work, index: int) -> int:
+    """The receive ring of port `index` has entries to publish at the end of the burst."""
+    port = state.ports[index]
+    if not port.rx_touched:
+        disarm(port, port.queues[0])
+        port.rx_touched = 1
+        work.touched[work.n_touched] = index
+        work.n_touched += 1
+    return 0
+
+
+@kernel(INT, STATE, WORK, INT, INT)
+def break_ring(state: State, work: Work, index: int, ring: int) -> int:
+    """The driver broke the ring: it stops until it is set up anew; its error fd is told (VU-44)."""
+    queue = state.ports[index].queues[ring]
+    queue.broken = 1
+    queue.live = 0
+    state.drops[index, RING_BROKEN] += 1
+    if queue.err_fd >= 0:
+        write(queue.err_fd, work.one_hva, 8)
+    write(state.notice_fd, work.one_hva, 8)
+    return 0
+
+
+@kernel(INT, STATE, WORK, INT, INT)
+def notify(state: State, work: Work, index: int, ring: int) -> int:
+    """Publish a ring's used entries and interrupt the driver if it wants that."""
+    port = state.ports[index]
+    queue = port.queues[ring]
+    if queue.published_idx == queue.used_idx:
+        return 0
+    if publish(port, queue) and queue.call_fd >= 0:
+        write(queue.call_fd, work.one_hva, 8)
+        state.ledger[index, CALLS] += 1
+    else:
+        state.ledger[index, CALLS_SUPPRESSED] += 1
+    return 0
+
+
+@kernel(INT, STATE, WORK)
+def finish(state: State, work: Work) -> int:
+    """The end of a burst: publish and notify every receive ring that was written."""
+    for i in range(work.n_touched):
+        index = work.touched[i]
+        state.ports[index].rx_touched = 0
+        notify(state, work, index, 0)
+    work.n_touched = 0
+    return 0
