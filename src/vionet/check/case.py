@@ -224,7 +224,7 @@ class Lab:
         """
         after = self.token()
         a.reap()
-        a.send(self.flow().bare(after.ljust(46, b"\0")))
+        a.send(self.flow(back=a.where == 1).bare(after.ljust(46, b"\0")))
         found = b.collect_any((token, after), self.patience)
         if token in found.frame:
             raise Broken(f"it was delivered, with {describe(found)}")

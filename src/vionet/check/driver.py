@@ -28,7 +28,7 @@ from vionet.vhost_user.frontend import Frontend
 from vionet.vhost_user.guest_memory import GuestMemory
 
 POISON: Final = 0xA5
-PATIENCE: Final = 1.0  # seconds that a device has for what takes it microseconds
+PATIENCE: Final = 2.0  # seconds that a device has for what takes it microseconds
 QUIET: Final = 0.05  # seconds after which what was to be ignored was ignored
 PROTOCOL: Final = (
     1 << vu.VHOST_USER_PROTOCOL_F_MQ

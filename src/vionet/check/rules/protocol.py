@@ -50,11 +50,13 @@ def any_pieces(lab: Lab) -> str:
     """A message is a stream of bytes."""
     frontend = lab.connect()
     for byte in Message(Request.GET_FEATURES).pack():
+        expect(frontend.silent(0.002), "an answer to half a message")
         frontend.send_bytes(bytes([byte]))
     first = vu.U64.unpack(frontend.reply(Request.GET_FEATURES))[0]
     expect(first == lab.offer.features, f"GET_FEATURES is {first:#x}")
     data = Message(Request.SET_FEATURES, vu.U64.pack(VERSION_1)).pack()
     frontend.send_bytes(data[:12])
+    expect(frontend.silent(0.01), "an answer to a header")
     for byte in data[12:]:
         frontend.send_bytes(bytes([byte]))
     frontend.send_bytes(Message(Request.GET_FEATURES).pack())
@@ -316,10 +318,10 @@ def known_protocol(lab: Lab) -> str:
 def inband_alone(lab: Lab) -> str:
     """In-band notifications need REPLY_ACK and BACKEND_REQ."""
     frontend = lab.connect()
-    frontend.features()
+    frontend.synchronise()
     bit = 1 << vu.VHOST_USER_PROTOCOL_F_INBAND_NOTIFICATIONS
     frontend.send(Request.SET_PROTOCOL_FEATURES, vu.U64.pack(bit))
-    expect(frontend.closed(QUIET * 4), "the connection stays open")
+    expect(frontend.closed(lab.patience), "the connection stays open")
     return "closed"
 
 
