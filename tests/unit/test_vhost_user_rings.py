@@ -17,6 +17,7 @@ from vionet.spec import vhost_user as vu
 from vionet.spec import virtio
 from vionet.spec.vhost_user import Request
 from vionet.vhost_user.frontend import pack_region
+from vionet.vhost_user.guest_memory import GuestMemory
 from vionet.vhost_user.message import ProtocolError
 from vionet.vhost_user.session import BIT_30
 
@@ -236,6 +237,14 @@ def test_misaligned_rings(peer: Peer, desc: int, avail: int, used: int) -> None:
     base = peer.guest.regions[0].uva
     payload = vu.VRING_ADDR.pack(0, 0, base + desc, base + 512 + used, base + 256 + avail, 0)
     assert not peer.acknowledged(Request.SET_VRING_ADDR, payload)
+
+
+def test_rings_misaligned_by_the_file_offset(peer: Peer) -> None:
+    """User addresses may be aligned while the mapping is not: what is touched has to be."""
+    with GuestMemory((16 * PAGE,), mmap_offset=PAGE + 4) as memory:
+        peer.set_memory(memory.regions[0])
+        peer.state(Request.SET_VRING_NUM, 0, 8)
+        assert not peer.acknowledged(Request.SET_VRING_ADDR, peer.place(0))
 
 
 @pytest.mark.parametrize("part", [0, 1, 2])
