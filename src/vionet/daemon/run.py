@@ -163,17 +163,8 @@ async def _serve(
         loop.call_soon_threadsafe(ended.set)
 
     threading.excepthook = died
-    guests: dict[str, GuestPort] = {}
-    live: dict[str, LivePort] = {}
+    live, guests = _plug(config, fabric, taps, log)
     async with AsyncExitStack() as stack:
-        for port in config.ports:
-            if port.kind is Kind.TAP:
-                tap = taps[port.name].give()
-                live[port.name] = fabric.add_tap(port, tap)
-                _report_tap(log, port, tap)
-            else:
-                live[port.name] = guests[port.name] = fabric.add_guest(port)
-        _filter_taps(config, fabric)
         for port in config.ports:
             if port.kind is Kind.GUEST:
                 backend = Backend(
@@ -199,6 +190,26 @@ async def _serve(
         log.info("ending")
     if deaths:
         raise RunError(f"{config.name}: the worker died, please report it: {deaths[0]}")
+
+
+def _plug(
+    config: FabricConfig,
+    fabric: "Fabric",
+    taps: Mapping[str, _Unowned],
+    log: structlog.stdlib.BoundLogger,
+) -> tuple[dict[str, LivePort], dict[str, "GuestPort"]]:
+    """Plug every port in; all of them by name, and the guests among them."""
+    live: dict[str, LivePort] = {}
+    guests: dict[str, GuestPort] = {}
+    for port in config.ports:
+        if port.kind is Kind.TAP:
+            tap = taps[port.name].give()
+            live[port.name] = fabric.add_tap(port, tap)
+            _report_tap(log, port, tap)
+        else:
+            live[port.name] = guests[port.name] = fabric.add_guest(port)
+    _filter_taps(config, fabric)
+    return live, guests
 
 
 def _filter_taps(config: FabricConfig, fabric: "Fabric") -> None:
