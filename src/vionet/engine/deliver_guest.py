@@ -9,11 +9,18 @@ Invariants: the sender's bytes are never written.  What is verified is what was 
 are 0 unless the receiver agreed (spec RX-06), which `plan` has seen to.
 """
 
-from vionet.engine.checksum import copy_and_sum, fold, pseudo_header, sum_delivered, sum_piece
+from vionet.engine.checksum import (
+    copy_and_sum,
+    fold,
+    pseudo_header,
+    sum_delivered,
+    sum_piece,
+)
+from vionet.engine.guest import copy_head
 from vionet.engine.layout import FRAME, STATE, WORK, Frame, State, Work
 from vionet.engine.parse import swap16
 from vionet.engine.receive import chains_for, commit, reserve, write_at
-from vionet.engine.seal import field_off, finished, set_seed, write_header
+from vionet.engine.seal import field_off, finished, write_header
 from vionet.engine.status import (
     CSUM_BAD,
     CSUM_ELIDED,
@@ -32,7 +39,10 @@ from vionet.engine.tell import break_ring, touch
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.raw import copy, load_u16, store_u16
 from vionet.spec.packet import IPPROTO_UDP, UDP_CSUM_OFF
-from vionet.spec.virtio_net import VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM
+from vionet.spec.virtio_net import (
+    VIRTIO_NET_HDR_F_DATA_VALID,
+    VIRTIO_NET_HDR_F_NEEDS_CSUM,
+)
 
 PASS = int(Action.PASS)
 PASS_VALID = int(Action.PASS_VALID)
@@ -41,6 +51,7 @@ FILL = int(Action.FILL)
 UNFILL = int(Action.UNFILL)
 FILL_THEN_VERIFY = int(Action.FILL_THEN_VERIFY)
 INNER_PARTIAL = int(Csum.INNER_PARTIAL)
+PARTIAL = int(Csum.PARTIAL)
 UNKNOWN = int(Csum.UNKNOWN)
 
 
@@ -91,6 +102,10 @@ def place_rest(state: State, work: Work, frame: Frame, out: int, want_sum: int) 
             total = swap16(total) if odd else total
     else:
         state.ledger[out, PAYLOAD_BYTES_COPIED] += rest
+        s = frame.first_seg
+        if not want_sum and rest <= work.seg_len[s] and off + rest <= work.dst_seg_len[0]:
+            copy(work.dst_hva[0] + off, work.seg_hva[s], rest)
+            return 0
         total = scatter(work, frame, off, rest, want_sum)
     if want_sum:
         state.ledger[out, PAYLOAD_BYTES_SUMMED] += rest
@@ -189,9 +204,9 @@ def outermost(state: State, work: Work, frame: Frame, out: int, action: int, fie
     start = frame.l4_off
     flags = 0
     if action == PASS_PARTIAL or action == UNFILL:
-        trim(frame)
-        if not frame.routed:
-            set_seed(state, work, frame, out, field)
+        if action == UNFILL:
+            trim(frame)
+            store_u16(head + field, pseudo_header(work, frame))
         flags = VIRTIO_NET_HDR_F_NEEDS_CSUM
         counter = CSUM_ELIDED if action == PASS_PARTIAL else CSUM_UNFILLED
         state.ledger[out, counter] += 1
@@ -200,8 +215,6 @@ def outermost(state: State, work: Work, frame: Frame, out: int, action: int, fie
         flags = VIRTIO_NET_HDR_F_DATA_VALID
         place_payload(state, work, frame, out, 0)
     else:
-        if action == FILL and not frame.routed:
-            set_seed(state, work, frame, out, field)
         total = place_payload(state, work, frame, out, 1)
         end = min(frame.head_len, start + frame.l4_len)
         total += sum_piece(head + start, end - start, 0)
@@ -210,7 +223,7 @@ def outermost(state: State, work: Work, frame: Frame, out: int, action: int, fie
             state.ledger[out, CSUM_FILLED] += 1
         elif fold(total + pseudo_header(work, frame)) == 0xFFFF:
             trim(frame)
-            set_seed(state, work, frame, out, field)
+            store_u16(head + field, pseudo_header(work, frame))
             flags = VIRTIO_NET_HDR_F_NEEDS_CSUM
             state.ledger[out, CSUM_VERIFIED] += 1
             state.ledger[out, CSUM_UNFILLED] += 1
@@ -224,35 +237,66 @@ def outermost(state: State, work: Work, frame: Frame, out: int, action: int, fie
     return place_head(state, work, frame, out)
 
 
+@kernel(INT, STATE, WORK, INT, INT)
+def refused(state: State, work: Work, out: int, status: int) -> int:
+    """No buffers were chosen: publish a chain given back, report a broken ring.  *returns* why."""
+    if status == RX_CHAIN_INVALID:
+        touch(state, work, out)
+    elif status == RX_RING_BROKEN and not state.ports[out].queues[0].broken:
+        break_ring(state, work, out, 0)
+    return status
+
+
 @kernel(INT, STATE, WORK, FRAME, INT, INT)
-def to_guest(state: State, work: Work, frame: Frame, out: int, action: int) -> int:
-    """Deliver into the receive ring of guest `out`.  *returns* OK or a drop reason."""
+def to_buffers(state: State, work: Work, frame: Frame, out: int, action: int) -> int:
+    """`to_guest` for every action and any chosen buffers.  *returns* the bytes used."""
     port = state.ports[out]
-    queue = port.queues[0]
-    need = port.header_len + frame.length
-    if not frame.in_place:
-        status = reserve(port, queue, work, need)
-        if status != OK:
-            if status == RX_CHAIN_INVALID:
-                touch(state, work, out)
-            elif status == RX_RING_BROKEN and not queue.broken:
-                break_ring(state, work, out, 0)
-            return status
     if action == PASS:
         write_header(work, port.header_len, 0, 0, 0)
         place(state, work, frame, out, 0)
-    elif frame.state == INNER_PARTIAL:
+        return port.header_len + frame.length
+    if frame.state == INNER_PARTIAL:
         fill_inner(state, work, frame, out, action)
+        return port.header_len + frame.length
+    field = field_off(frame)
+    saved = load_u16(work.head_hva + field)
+    length = frame.length
+    head_len = frame.head_len
+    outermost(state, work, frame, out, action, field)
+    store_u16(work.head_hva + field, saved)
+    used = port.header_len + frame.length
+    frame.length = length
+    frame.head_len = head_len
+    return used
+
+
+@kernel(INT, STATE, WORK, FRAME, INT, INT, inline=True)
+def to_guest(state: State, work: Work, frame: Frame, out: int, action: int) -> int:
+    """Deliver into the receive ring of guest `out`.  *returns* OK or a drop reason.
+
+    What is passed into one chain, as nearly every frame is, is written here without a call.
+    """
+    port = state.ports[out]
+    queue = port.queues[0]
+    header_len = port.header_len
+    used = header_len + frame.length
+    if not frame.in_place:
+        status = reserve(port, queue, work, used)
+        if status != OK:
+            return refused(state, work, out, status)
+    head_len = header_len + frame.head_len
+    passed = action == PASS or (action == PASS_PARTIAL and frame.state == PARTIAL)
+    if not passed or work.n_chains > 1 or work.dst_seg_len[0] < head_len:
+        used = to_buffers(state, work, frame, out, action)
     else:
-        field = field_off(frame)
-        saved = load_u16(work.head_hva + field)
-        length = frame.length
-        head_len = frame.head_len
-        outermost(state, work, frame, out, action, field)
-        store_u16(work.head_hva + field, saved)
-        need = port.header_len + frame.length
-        frame.length = length
-        frame.head_len = head_len
-    commit(queue, work, need)
-    touch(state, work, out)
-    return OK
+        if frame.length > frame.head_len:
+            place_rest(state, work, frame, out, 0)
+        if action == PASS:
+            write_header(work, header_len, 0, 0, 0)
+        else:
+            start = frame.csum_start
+            write_header(work, header_len, VIRTIO_NET_HDR_F_NEEDS_CSUM, start, frame.csum_offset)
+            state.ledger[out, CSUM_ELIDED] += 1
+        copy_head(work.dst_hva[0], work.head_hva - header_len, head_len)
+    commit(queue, work, used)
+    return touch(state, work, out)

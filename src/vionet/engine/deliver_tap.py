@@ -4,9 +4,19 @@ A tap whose kernel takes partial sums gets them; one that takes nothing is a str
 frames are finished before they leave.
 """
 
-from vionet.engine.checksum import pseudo_header, sum_piece
-from vionet.engine.layout import FRAME, IOV_MAX, PORT, STATE, WORK, Frame, Port, State, Work
-from vionet.engine.seal import HDR_LEN, field_off, finished, set_seed, write_header
+from vionet.engine.checksum import sum_piece
+from vionet.engine.layout import (
+    FRAME,
+    IOV_MAX,
+    PORT,
+    STATE,
+    WORK,
+    Frame,
+    Port,
+    State,
+    Work,
+)
+from vionet.engine.seal import HDR_LEN, finished, write_header
 from vionet.engine.status import (
     CHAIN_TOO_LONG,
     CSUM_ELIDED,
@@ -17,18 +27,19 @@ from vionet.engine.status import (
     TAP_ERROR,
     TAP_FULL,
     Action,
-    Csum,
 )
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.libc import errno, writev
-from vionet.jit.raw import copy, load_u16, store_i64, store_u16, store_u32
+from vionet.jit.raw import copy, store_i64, store_u16, store_u32
 from vionet.spec.packet import UDP_CSUM_OFF
-from vionet.spec.virtio_net import VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM
+from vionet.spec.virtio_net import (
+    VIRTIO_NET_HDR_F_DATA_VALID,
+    VIRTIO_NET_HDR_F_NEEDS_CSUM,
+)
 
 PASS_VALID = int(Action.PASS_VALID)
 PASS_PARTIAL = int(Action.PASS_PARTIAL)
 FILL = int(Action.FILL)
-PARTIAL = int(Csum.PARTIAL)
 EAGAIN = 11
 
 
@@ -53,8 +64,6 @@ def to_stream(state: State, work: Work, frame: Frame, out: int) -> int:
         off += piece
         s += 1
     field = frame.csum_start + frame.csum_offset
-    if frame.state == PARTIAL and not frame.routed:
-        store_u16(base + field, pseudo_header(work, frame))
     total = sum_piece(base + frame.csum_start, frame.length - frame.csum_start, 0)
     store_u16(base + field, finished(total, frame.csum_offset == UDP_CSUM_OFF))
     store_i64(work.stream_hva, 0)
@@ -78,8 +87,6 @@ def to_tap(state: State, work: Work, frame: Frame, out: int, action: int) -> int
     """
     port = state.ports[out]
     head = work.head_hva
-    field = 0
-    saved = 0
     flags = 0
     start = 0
     offset = 0
@@ -88,10 +95,6 @@ def to_tap(state: State, work: Work, frame: Frame, out: int, action: int) -> int
         start = frame.csum_start
         offset = frame.csum_offset
         state.ledger[out, CSUM_ELIDED] += 1
-        if frame.state == PARTIAL and not frame.routed:
-            field = field_off(frame)
-            saved = load_u16(head + field)
-            set_seed(state, work, frame, out, field)
     elif action == PASS_VALID:
         flags = VIRTIO_NET_HDR_F_DATA_VALID
     elif action == FILL:
@@ -111,7 +114,4 @@ def to_tap(state: State, work: Work, frame: Frame, out: int, action: int) -> int
         rest -= piece
         n += 1
         s += 1
-    status = write_out(port, work, n)
-    if field:
-        store_u16(head + field, saved)
-    return status
+    return write_out(port, work, n)

@@ -36,6 +36,7 @@ from vionet.engine.layout import (
 )
 from vionet.engine.parse import parse_plain
 from vionet.engine.receive import reserve
+from vionet.engine.seal import plant_seed
 from vionet.engine.split import available, disarm, head_at, push_used
 from vionet.engine.status import (
     DESTINATION_MAC_LOCKED,
@@ -74,19 +75,15 @@ EINTR = 4
 HELD = -1  # a wire's frame stays where it is
 
 
-@kernel(INT, STATE, WORK, FRAME, INT, INT)
+@kernel(INT, STATE, WORK, FRAME, INT, INT, inline=True)
 def offer(state: State, work: Work, frame: Frame, in_port: int, out: int) -> int:
-    """Deliver to one port unless a rule of that port forbids it; counts what it drops there."""
+    """Deliver to one port unless a rule of that port forbids it.  *returns* a drop reason."""
     port = state.ports[out]
     if port.isolated and state.ports[in_port].isolated:
-        status = ISOLATED
-    elif port.locked and not frame.dst & GROUP and frame.dst != port.mac:
-        status = DESTINATION_MAC_LOCKED
-    else:
-        status = deliver(state, work, frame, out)
-    if status != OK:
-        state.drops[out, status] += 1
-    return status
+        return ISOLATED
+    if port.locked and not frame.dst & GROUP and frame.dst != port.mac:
+        return DESTINATION_MAC_LOCKED
+    return deliver(state, work, frame, out)
 
 
 @kernel(INT, STATE, WORK, FRAME, INT)
@@ -94,7 +91,19 @@ def flood(state: State, work: Work, frame: Frame, in_port: int) -> int:
     """Deliver to every other port; each gets it in its own form."""
     for out in range(state.n_ports):
         if out != in_port and state.ports[out].up:
-            offer(state, work, frame, in_port, out)
+            status = offer(state, work, frame, in_port, out)
+            if status != OK:
+                state.drops[out, status] += 1
+    return OK
+
+
+@kernel(INT, STATE, INT, INT)
+def undelivered(state: State, out: int, status: int) -> int:
+    """One port did not take the frame: count it there, or HELD where a wire can wait for it."""
+    if status == RX_RING_FULL and state.kind == WIRE:
+        state.ports[out].queues[0].starved = 1
+        return HELD
+    state.drops[out, status] += 1
     return OK
 
 
@@ -118,18 +127,7 @@ def check_source(state: State, frame: Frame, in_port: int) -> int:
     return OK
 
 
-@kernel(INT, STATE, WORK, FRAME, INT, INT)
-def across(state: State, work: Work, frame: Frame, in_port: int, out: int) -> int:
-    """A wire's delivery to a guest: where its ring is full the frame is HELD, not dropped."""
-    status = offer(state, work, frame, in_port, out)
-    if status == RX_RING_FULL:
-        state.drops[out, RX_RING_FULL] -= 1
-        state.ports[out].queues[0].starved = 1
-        return HELD
-    return OK
-
-
-@kernel(INT, STATE, WORK, FRAME, INT)
+@kernel(INT, STATE, WORK, FRAME, INT, inline=True)
 def forward(state: State, work: Work, frame: Frame, in_port: int) -> int:
     """Judge the frame in hand and deliver it.  *returns* OK, a drop reason, or HELD."""
     port = state.ports[in_port]
@@ -143,6 +141,7 @@ def forward(state: State, work: Work, frame: Frame, in_port: int) -> int:
     status = judge(port, frame)
     if status != OK:
         return status
+    plant_seed(state, work, frame, in_port)
     read_addresses(work, frame)
     status = check_source(state, frame, in_port)
     if status != OK:
@@ -151,19 +150,16 @@ def forward(state: State, work: Work, frame: Frame, in_port: int) -> int:
         out = 1 - in_port
         if not state.ports[out].up:
             return NO_OTHER_PORT
-        if state.ports[out].kind != GUEST:
-            offer(state, work, frame, in_port, out)
-            return OK
-        return across(state, work, frame, in_port, out)
-    if frame.dst & GROUP:
+    elif frame.dst & GROUP:
         return flood(state, work, frame, in_port)
-    out = lookup(state, frame.dst)
-    if out == in_port:
-        return SAME_PORT
-    if out < 0 or not state.ports[out].up:
-        return flood(state, work, frame, in_port)
-    offer(state, work, frame, in_port, out)
-    return OK
+    else:
+        out = lookup(state, frame.dst)
+        if out == in_port:
+            return SAME_PORT
+        if out < 0 or not state.ports[out].up:
+            return flood(state, work, frame, in_port)
+    status = offer(state, work, frame, in_port, out)
+    return OK if status == OK else undelivered(state, out, status)
 
 
 @kernel(INT, PORT, QUEUE, INT)

@@ -9,7 +9,7 @@ Invariants: at most `HEAD_MAX` bytes of a frame are copied here.  The header may
 descriptors anywhere (spec HD-10).
 """
 
-from vionet.engine.guest import U32, translate, walk
+from vionet.engine.guest import U32, copy_head, translate, walk
 from vionet.engine.layout import (
     FRAME,
     FRAME_MAX,
@@ -31,7 +31,11 @@ from vionet.jit.kernel import INT, kernel
 from vionet.jit.libc import readv
 from vionet.jit.raw import copy, load_i64, load_u16, load_u32
 from vionet.spec.packet import ETH_HLEN
-from vionet.spec.virtio import VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE
+from vionet.spec.virtio import (
+    VRING_DESC_F_INDIRECT,
+    VRING_DESC_F_NEXT,
+    VRING_DESC_F_WRITE,
+)
 
 HDR_LEN = 12
 SPECIAL = (VRING_DESC_F_NEXT | VRING_DESC_F_WRITE | VRING_DESC_F_INDIRECT) << 32
@@ -93,7 +97,7 @@ def take_chain(port: Port, queue: Queue, work: Work, frame: Frame, head: int) ->
     if hva == 0:
         return take_list(port, queue, work, frame, head)
     head_len = min(length, HEAD_LEN)
-    copy(work.head_hva - header_len, hva, header_len + head_len)
+    copy_head(work.head_hva - header_len, hva, header_len + head_len)
     frame.length = length
     frame.head_len = head_len
     frame.first_seg = 0

@@ -24,7 +24,11 @@ from vionet.engine.status import (
 )
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.raw import copy, load_acquire_u16, load_i64, prefetch, prefetch_write
-from vionet.spec.virtio import VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE
+from vionet.spec.virtio import (
+    VRING_DESC_F_INDIRECT,
+    VRING_DESC_F_NEXT,
+    VRING_DESC_F_WRITE,
+)
 
 U16 = 0xFFFF
 AHEAD = 8  # receive buffers hinted at in advance
@@ -67,7 +71,8 @@ def reserve_list(port: Port, queue: Queue, work: Work, need: int) -> int:
             # All that was seen is chosen; look whether the driver has posted more.
             count = recount(queue)
             if count == work.n_chains:
-                return RX_RING_FULL
+                # Of a ring that is posted to the last entry no more can be hoped for.
+                return RX_BUFFER_TOO_SMALL if count == queue.entries else RX_RING_FULL
         if count < work.n_chains:
             break  # no valid index, or one that went backwards
         head = head_at(queue, idx)

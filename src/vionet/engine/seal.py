@@ -1,6 +1,6 @@
-"""What every delivery puts in front: a fresh virtio-net header, our own pseudo-header sum.
+"""What is ours in every frame: the virtio-net header in front, the pseudo-header sum.
 
-Nothing of one header is left for the next (W39, W40): all its bytes are written each time.
+Nothing of one virtio-net header is left for the next (W39, W40): all its bytes are written each time.
 """
 
 from vionet.engine.checksum import pseudo_header
@@ -39,11 +39,17 @@ def write_header(work: Work, header_len: int, flags: int, start: int, offset: in
     return 0
 
 
-@kernel(INT, STATE, WORK, FRAME, INT, INT, inline=True)
-def set_seed(state: State, work: Work, frame: Frame, out: int, field: int) -> int:
-    """Put our own pseudo-header sum into the field; a guest's wrong one is counted (W63)."""
-    seed = pseudo_header(work, frame)
-    if frame.state == PARTIAL and load_u16(work.head_hva + field) != seed:
-        state.ledger[out, PSEUDO_HEADER_REPAIRED] += 1
-    store_u16(work.head_hva + field, seed)
+@kernel(INT, STATE, WORK, FRAME, INT, inline=True)
+def plant_seed(state: State, work: Work, frame: Frame, in_port: int) -> int:
+    """Put our own pseudo-header sum into a PARTIAL frame; a wrong one is counted (W63, SG-07).
+
+    Once, at ingress: every receiver gets it or has it filled in.  With an IPv6 routing header
+    under way only the sender knows the final address, and its seed stands.
+    """
+    if frame.state == PARTIAL and not frame.routed:
+        field = work.head_hva + field_off(frame)
+        seed = pseudo_header(work, frame)
+        if load_u16(field) != seed:
+            state.ledger[in_port, PSEUDO_HEADER_REPAIRED] += 1
+            store_u16(field, seed)
     return 0

@@ -16,9 +16,9 @@ from vionet.jit.raw import (
     fence,
     load_acquire_u16,
     load_u16,
+    store_i64,
     store_release_u16,
     store_u16,
-    store_u32,
 )
 from vionet.spec.virtio import VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY
 
@@ -36,6 +36,7 @@ def available(queue: Queue) -> int:
         queue.avail_seen = load_acquire_u16(queue.avail_hva + 2)
         count = (queue.avail_seen - queue.avail_idx) & U16
         if count > queue.entries:
+            queue.avail_seen = queue.avail_idx  # so that the next look finds the same
             return -1
     return count
 
@@ -50,8 +51,7 @@ def head_at(queue: Queue, idx: int) -> int:
 def push_used(queue: Queue, head: int, length: int) -> int:
     """Write one used entry behind those not yet published."""
     entry = queue.used_hva + 4 + 8 * (queue.used_idx & (queue.entries - 1))
-    store_u32(entry, head)
-    store_u32(entry + 4, length)
+    store_i64(entry, head | length << 32)
     queue.used_idx = (queue.used_idx + 1) & U16
     return 0
 

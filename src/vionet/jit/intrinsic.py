@@ -73,17 +73,19 @@ def _fence(typingctx: Any) -> Any:
     return types.void(), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _prefetch(typingctx: Any, address: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        pointer = builder.inttoptr(args[0], byte)
-        builder.call(function, [pointer, i32(0), i32(3), i32(1)])
-        return context.get_dummy_value()
+def _prefetch(write: int) -> Any:
+    def typed(typingctx: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+            kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+            pointer = builder.inttoptr(args[0], byte)
+            builder.call(function, [pointer, i32(write), i32(3), i32(1)])
+            return context.get_dummy_value()
 
-    return types.void(types.int64), generate
+        return types.void(types.int64), generate
+
+    return typed
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -119,10 +121,23 @@ def _copy(typingctx: Any, destination: Any, source: Any, length: Any) -> Any:
     return types.void(types.int64, types.int64, types.int64), generate
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def _copy32(typingctx: Any, destination: Any, source: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vector = ir.VectorType(ir.IntType(8), 32).as_pointer()
+        value = builder.load(builder.inttoptr(args[1], vector), align=1)
+        builder.store(value, builder.inttoptr(args[0], vector), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
 fence: Callable[[], None] = _fence
-prefetch: Callable[[int], None] = _prefetch
+prefetch: Callable[[int], None] = intrinsic(_prefetch(0))
+prefetch_write: Callable[[int], None] = intrinsic(_prefetch(1))
 relax: Callable[[], None] = _relax
 copy: Callable[[int, int, int], None] = _copy
+copy32: Callable[[int, int], None] = _copy32
 
 
 @kernel(INT, INT, INT)

@@ -63,12 +63,19 @@ if LANE is Lane.INTERPRETED:
     def prefetch(address: int) -> None:
         """Hint that the line at `address` will be read; harmless for any address."""
 
+    def prefetch_write(address: int) -> None:
+        """Hint that the line at `address` will be written; harmless for any address."""
+
     def relax() -> None:
         """Tell the processor that this is a spin loop."""
 
     def copy(destination: int, source: int, length: int) -> None:
         """Copy `length` bytes between areas that do not overlap."""
         ctypes.memmove(int(destination), int(source), int(length))
+
+    def copy32(destination: int, source: int) -> None:
+        """Copy 32 bytes between areas that do not overlap."""
+        ctypes.memmove(int(destination), int(source), 32)
 
     def sum_words(address: int, length: int) -> int:
         """The sum of the 32-bit words in `length` bytes, an odd tail padded with zeros."""
@@ -79,6 +86,7 @@ if LANE is Lane.INTERPRETED:
 else:
     from vionet.jit.intrinsic import (  # type: ignore[assignment]
         copy,
+        copy32,
         fence,
         load_acquire_i64,
         load_acquire_u16,
@@ -87,6 +95,7 @@ else:
         load_u16,
         load_u32,
         prefetch,
+        prefetch_write,
         relax,
         store_i64,
         store_release_u16,
@@ -98,6 +107,7 @@ else:
 
 __all__ = [
     "copy",
+    "copy32",
     "fence",
     "load_acquire_i64",
     "load_acquire_u16",
@@ -106,6 +116,7 @@ __all__ = [
     "load_u16",
     "load_u32",
     "prefetch",
+    "prefetch_write",
     "relax",
     "store_i64",
     "store_release_u16",
