@@ -1,0 +1,74 @@
+"""What the tests plug into a fabric instead of a front-end and a person: features, options, a
+place without a worker.
+"""
+
+import contextlib
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from vionet.engine.fdb import pin
+from vionet.engine.layout import State
+from vionet.engine.status import Policy
+from vionet.ports.slot import Slot
+from vionet.spec import virtio, virtio_net
+
+CSUM = 1 << virtio_net.VIRTIO_NET_F_CSUM
+GUEST_CSUM = 1 << virtio_net.VIRTIO_NET_F_GUEST_CSUM
+MRG_RXBUF = 1 << virtio_net.VIRTIO_NET_F_MRG_RXBUF
+INDIRECT_DESC = 1 << virtio.VIRTIO_F_INDIRECT_DESC
+EVENT_IDX = 1 << virtio.VIRTIO_F_EVENT_IDX
+VERSION_1 = 1 << virtio.VIRTIO_F_VERSION_1
+FULL = CSUM | GUEST_CSUM | MRG_RXBUF | INDIRECT_DESC | VERSION_1
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person would have chosen for a port."""
+
+    name: str = "port"
+    features: int = 0
+    mac: int | None = None
+    locked: bool = False
+    isolated: bool = False
+    policy: Policy = Policy.UNIFORM
+    mtu: int | None = None
+
+
+NO_OPTIONS = Options()
+PLAIN = virtio_net.NetHeader()  # of a frame that asks for nothing
+
+
+class NoWatch:
+    """There is no worker to watch anything."""
+
+    def add_ring(self, fd: int, port: int, ring: int) -> None:
+        """Nothing."""
+
+    def add_tap(self, fd: int, port: int) -> None:
+        """Nothing."""
+
+    def remove(self, fd: int) -> None:
+        """Nothing."""
+
+
+class FreshSlot(Slot):
+    """A place where nobody was before, so that there is nothing to forget: going through the
+    whole forwarding table takes an interpreted lane a second."""
+
+    def forget(self) -> None:
+        """Only a locked port's own address is put there."""
+        if self.record.locked:
+            pin(self.state, self.record.mac, self.index)
+
+
+def slot(state: State, index: int) -> Slot:
+    """A place in a fabric that no worker serves."""
+    return FreshSlot(state, index, NoWatch(), contextlib.nullcontext)
+
+
+class Piece(NamedTuple):
+    """A region of guest memory that is already here: what a port needs to know of it."""
+
+    gpa: int
+    size: int
+    hva: int

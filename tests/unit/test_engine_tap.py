@@ -1,0 +1,217 @@
+"""Taps in the engine: reading privately and in place, one `writev` out, and what cannot be done.
+
+One end of a socket pair stands where the kernel's tap is.
+"""
+
+import socket
+
+import pytest
+
+from tests.reference import checksum
+from tests.reference.frame import BROADCAST, Layers
+from tests.reference.network import Network
+from tests.reference.plug import FULL, GUEST_CSUM, Options
+from vionet.engine.status import FabricKind
+from vionet.spec.virtio_net import NetHeader
+
+PAYLOAD = bytes(range(256)) * 4
+TCP = Layers(dst=BROADCAST).tcp(PAYLOAD)
+KINDS = list(FabricKind)
+
+
+def plain(found: list[tuple[NetHeader, bytes]]) -> list[tuple[NetHeader, bytes]]:
+    """What a tap was given; the last field is nothing to it."""
+    return [(header._replace(num_buffers=0), data) for header, data in found]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cuts", [(), (5,), (12,), (12, 26, 500), (139, 140, 141)])
+def test_guest_to_tap(kind: FabricKind, cuts: tuple[int, ...]) -> None:
+    """The payload goes from the guest's memory to the tap uncopied, the sum uncomputed."""
+    with Network(kind) as network:
+        source, sink = network.guest(), network.tap()
+        source.send(TCP.partial, TCP.header, cuts=cuts)
+        source.send(TCP.data, cuts=cuts)
+        assert 2 == network.run(source)
+        assert [(TCP.header, TCP.partial), (NetHeader(), TCP.data)] == plain(sink.taken())
+        assert {"rx_frames": 2, "rx_bytes": 2 * len(TCP.data), "csum_elided": 1,
+                "header_bytes": 256} == sink.ledger  # fmt: skip
+
+
+def test_guest_to_tap_repairs_the_seed() -> None:
+    """What the kernel is given to finish starts from our own pseudo-header sum."""
+    with Network() as network:
+        source, sink = network.guest(), network.tap()
+        source.send(checksum.put(TCP.data, TCP.field, 7) + b"trailer", TCP.header)
+        network.run(source)
+        assert [(TCP.header, TCP.partial)] == plain(sink.taken())
+        assert 1 == source.ledger["pseudo_header_repaired"]
+
+
+def test_guest_to_stream() -> None:
+    """A tap that takes nothing is given finished frames, inner sums too."""
+    with Network() as network:
+        source, sink = network.guest(), network.tap(False)
+        tunnel = Layers().vxlan(Layers(6).udp(PAYLOAD[:301]))
+        source.send(TCP.partial, TCP.header, cuts=(100, 300))
+        source.send(tunnel.partial, tunnel.header, cuts=(60,))
+        network.run(source)
+        assert [TCP.data, tunnel.data] == [data for _, data in sink.taken()]
+        assert 2 == sink.ledger["csum_filled"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("buffers", [[2000], [12, 2000], [140, 1500], [141, 1500], [100] * 20])
+def test_tap_to_guest(kind: FabricKind, buffers: list[int]) -> None:
+    """Read privately by a switch, in place by a wire; what arrives is the same."""
+    with Network(kind) as network:
+        source = network.tap()
+        sink = network.guest(size=128)
+        for _ in range(5):
+            sink.post(*buffers)
+        cases = [(TCP.partial, TCP.header), (TCP.data, NetHeader(flags=2)),
+                 (TCP.data, NetHeader()), (TCP.bad, NetHeader())]  # fmt: skip
+        for data, header in cases:
+            source.give(data, header)
+        assert 4 == network.run_tap(source)
+        found = [(received.header.flags, received.frame) for received in sink.received()]
+        assert [(1, TCP.partial)] * 3 + [(0, TCP.bad)] == found
+        assert 0 == source.record.readable
+        copied = 0 if kind is FabricKind.WIRE else 4 * (len(TCP.data) - 128)
+        assert copied == sink.ledger.get("payload_bytes_copied", 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tap_to_guest_that_takes_nothing(kind: FabricKind) -> None:
+    """The kernel's partial frames are finished, where they already lie too."""
+    with Network(kind) as network:
+        source = network.tap()
+        sink = network.guest(FULL & ~GUEST_CSUM)
+        tunnel = Layers().vxlan(Layers().udp(PAYLOAD[:777]))
+        for _ in range(3):
+            sink.post(333, 1700)
+        source.give(TCP.partial, TCP.header)
+        source.give(tunnel.partial, tunnel.header)
+        source.give(TCP.partial[:100], NetHeader())
+        network.run_tap(source)
+        assert [TCP.data, tunnel.data, TCP.partial[:100]] == [r.frame for r in sink.received()]
+
+
+def test_tap_merged_in_place() -> None:
+    """A wire reads over as many buffers as the largest frame may need, and uses what it took."""
+    with Network(FabricKind.WIRE) as network:
+        source, sink = network.tap(), network.guest()
+        for _ in range(30):
+            sink.post(128)
+        udp = Layers(6).udp(PAYLOAD[:300])
+        source.give(udp.partial, udp.header)
+        source.give(udp.data[:60], NetHeader())
+        network.run_tap(source)
+        first, second = sink.received()
+        assert (udp.partial, 3) == (first.frame, first.header.num_buffers)
+        assert (udp.data[:60], 1) == (second.frame, second.header.num_buffers)
+
+
+def test_wire_leaves_frames_in_the_tap() -> None:
+    """Without buffers nothing is read; with the next ones it goes on."""
+    with Network(FabricKind.WIRE) as network:
+        source, sink = network.tap(), network.guest()
+        source.give(TCP.partial, TCP.header)
+        assert 0 == network.run_tap(source)
+        assert (1, 1) == (source.record.readable, sink.record.queues[0].starved)
+        sink.post(2000)
+        assert 1 == network.run_tap(source)
+        assert [TCP.partial] == [received.frame for received in sink.received()]
+        assert {} == source.drops | sink.drops
+
+
+def test_wire_with_small_buffers_reads_privately() -> None:
+    """Where the largest frame would not fit, a smaller one still does."""
+    with Network(FabricKind.WIRE) as network:
+        source = network.tap()
+        sink = network.guest(FULL & ~(1 << 15))
+        sink.post(1200)
+        source.give(TCP.partial, TCP.header)
+        network.run_tap(source)
+        assert [TCP.partial] == [received.frame for received in sink.received()]
+        assert {} == source.drops | sink.drops
+
+
+def test_wire_to_a_tiny_ring() -> None:
+    """A ring that as a whole is smaller than the largest frame still gets smaller ones."""
+    with Network(FabricKind.WIRE) as network:
+        source, sink = network.tap(), network.guest(size=4)
+        for _ in range(4):
+            sink.post(100)
+        source.give(TCP.partial, TCP.header)
+        source.give(TCP.data[:60])
+        network.run_tap(source)
+        assert [TCP.data[:60]] == [received.frame for received in sink.received()]
+        assert {"rx_buffer_too_small": 1} == sink.drops
+
+
+def test_frame_that_was_cut_off() -> None:
+    """A frame that fills the buffers and whose IP length says more was cut off (TP-15)."""
+    with Network(FabricKind.WIRE) as network:
+        source, sink = network.tap(options=Options(mtu=500)), network.guest()
+        source.record.max_frame_len = 514
+        source.record.mtu = 0
+        sink.post(12 + 514 + 1)
+        source.give(Layers().udp(PAYLOAD[:600]).data)
+        network.run_tap(source)
+        assert {"tap_truncated": 1} == source.drops
+        assert 0 == sink.rx.used_idx
+
+
+def test_short_and_endless_frames() -> None:
+    """Frames below 14 bytes are counted; a burst is bounded."""
+    with Network() as network:
+        source, sink = network.tap(), network.tap()
+        source.give(bytes(13))
+        for _ in range(70):
+            source.give(TCP.data[:60])
+        assert 64 == network.run_tap(source)
+        assert {"frame_too_short": 1} == source.drops
+        assert 1 == source.record.readable
+        assert 7 == network.run_tap(source)
+        assert 70 == len(sink.taken())
+
+
+def test_tap_that_is_full_or_gone() -> None:
+    """EAGAIN drops, counts, and goes on; so does any other error (TP-18)."""
+    with Network() as network:
+        source, sink = network.guest(size=512, data_len=1 << 20), network.tap()
+        for _ in range(300):
+            source.send(TCP.data)
+        while network.run(source):
+            pass
+        full = sink.drops["tap_full"]
+        assert full > 0
+        assert 300 == full + len(sink.taken())
+        sink.kernel.shutdown(socket.SHUT_RD)
+        source.next_gpa = source.tx.memory.ranges[1].gpa
+        source.tx.take_used()
+        source.send(TCP.data)
+        network.run(source)
+        assert 1 == sink.drops["tap_error"]
+
+
+def test_tap_whose_kernel_end_is_gone() -> None:
+    """A read that fails is counted once, and the port waits for the next event."""
+    with Network() as network:
+        source, sink = network.tap(), network.tap()
+        source.kernel.close()
+        assert 0 <= network.run_tap(source) <= 64
+        assert [] == sink.taken()
+
+
+def test_too_many_pieces_for_one_writev() -> None:
+    """More vectors than the kernel takes: dropped by name."""
+    with Network() as network:
+        source, sink = network.guest(size=4096), network.tap()
+        data = TCP.data.ljust(3000, b"\0")
+        source.send(data, cuts=range(200, 200 + 1023))
+        source.send(data, cuts=range(200, 200 + 1020))
+        network.run(source)
+        assert [data] == [data for _, data in sink.taken()]
+        assert {"chain_too_long": 1} == sink.drops
