@@ -94,7 +94,6 @@ def test_demo_as_json(run_dir: Path) -> None:
             "_right(*args) ^ 0x0100",
             "(DHCP offer, alice to bob): byte 41 is ",
         ),
-        ("seal.py", "set_seed", "0", "byte "),
         ("plan.py", "plan", "0", "flags is 0, expected 1"),
     ],
 )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-_PATIENCE_S: Final = 0.7  # a warm start is faster than this
+_PATIENCE_S: Final = 2.0  # a warm start is faster than this, unless the machine is busy
 _WIDTH: Final = 60
 
 
