@@ -123,6 +123,8 @@ class Frontend:
                 self.socket.settimeout(self.timeout)
             message = self._decoder.feed(data, fds)
             if flags & socket.MSG_CTRUNC:
+                for fd in message.fds if message else ():
+                    os.close(fd)
                 raise ProtocolError("more file descriptors than a message may carry")
             if not data:
                 raise Closed("end of file")
