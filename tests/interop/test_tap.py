@@ -64,8 +64,8 @@ def test_what_leaves_the_machine_is_finished(lab: Lab, kind: str) -> None:
     for capture in captures:
         capture.stop()
     sent = f"ip.src == {guest.address4} or ipv6.src == {guest.address6}"
-    assert 0 == captures[1].bad()
-    assert 1000 < captures[1].judged()
+    assert 0 == captures[1].bad(sent)
+    assert 1000 < captures[1].judged(sent)
     assert 500 < captures[0].bad(sent), "the guest's sums are finished behind the tap"
     no_bad_checksums(guest, far)
 

@@ -155,6 +155,7 @@ class Capture:
             'udp.checksum.status == "Bad")'
         )
 
-    def judged(self) -> int:
-        """How many captured frames have a TCP or UDP checksum that was found good."""
-        return self.count('tcp.checksum.status == "Good" or udp.checksum.status == "Good"')
+    def judged(self, among: str = "frame") -> int:
+        """How many captured frames `among` those have a TCP or UDP checksum that was found good."""
+        good = 'tcp.checksum.status == "Good" or udp.checksum.status == "Good"'
+        return self.count(f"({among}) and ({good})")
