@@ -150,7 +150,7 @@ class Guest:
     def send(
         self,
         frame: bytes,
-        header: NetHeader = PLAIN,  # noqa: B008 - immutable
+        header: NetHeader = PLAIN,
         *,
         cuts: Sequence[int] = (),
         gap: int = 0,
