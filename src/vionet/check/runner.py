@@ -103,7 +103,7 @@ def _alive(paths: Sequence[str]) -> str:
     return ""
 
 
-def _attempt(check: Check, lab: Lab, timeout: float) -> tuple[Status, str]:
+def _guarded(check: Check, lab: Lab, timeout: float) -> tuple[Status, str]:
     """Run one check to its end."""
     try:
         with alarm(timeout):
@@ -150,7 +150,7 @@ def run(
             elif check.ports > len(paths):
                 status, seen = Status.SKIPPED, "needs two sockets"
             else:
-                status, seen, gone = _one(check, paths, offer, timeout)
+                status, seen, gone = attempt(check, paths, offer, timeout)
             if gone and revive is not None:
                 revive()
                 gone = ""
@@ -164,13 +164,13 @@ def run(
     return outcomes
 
 
-def _one(
+def attempt(
     check: Check, paths: Sequence[str], offer: Offer, timeout: float
 ) -> tuple[Status, str, str]:
     """Run one check on a bench of its own; the last item says why the back-end is gone."""
     lab = Lab(paths, offer, min(timeout, 3.0))
     try:
-        status, seen = _attempt(check, lab, timeout)
+        status, seen = _guarded(check, lab, timeout)
     finally:
         with suppress(OSError):
             lab.close()

@@ -281,6 +281,8 @@ def no_stale_padding(lab: Lab) -> str:
     for length in (26, 31, 59):
         token = lab.token()
         data = lab.flow().bare(token.ljust(length - 14, b"\x01"))
+        before = lab.token()
+        lab.carry(a, b, before, lab.flow().bare(before.ljust(200, b"\x5a")))
         delivery = lab.carry(a, b, token, data)
         padding = delivery.frame[len(data) :]
         expect(delivery.frame.startswith(data), describe(delivery))

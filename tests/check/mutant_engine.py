@@ -1,0 +1,386 @@
+"""Mutants of the data path: rings, headers, checksums, delivery."""
+
+from typing import Final
+
+from tests.check.mutants import Edit, Mutant, one
+
+JUDGE: Final = "engine/judge.py"
+SPLIT: Final = "engine/split.py"
+SEAL: Final = "engine/seal.py"
+RECEIVE: Final = "engine/receive.py"
+DELIVER: Final = "engine/deliver_guest.py"
+FORWARD: Final = "engine/forward.py"
+GUEST: Final = "engine/guest.py"
+INGRESS: Final = "engine/ingress.py"
+
+MUTANTS: Final[tuple[Mutant, ...]] = (
+    # --- rings --------------------------------------------------------------------------------
+    one(
+        "transmit buffers come back with their length",
+        "TX-15",
+        FORWARD,
+        "push_used(queue, head, 0)\n        queue.avail_idx =",
+        "push_used(queue, head, frame.length if {on} else 0)\n        queue.avail_idx =",
+    ),
+    one(
+        "a bad chain blocks the ring",
+        "VU-50",
+        FORWARD,
+        "        if status != OK:\n            state.drops[in_port, status] += 1\n        push",
+        "        if {on} and status != OK:\n            break\n"
+        "        if status != OK:\n            state.drops[in_port, status] += 1\n        push",
+    ),
+    one(
+        "a disabled ring is not drained",
+        "VU-22 VU-27 VU-30",
+        FORWARD,
+        "if not queue.ready or not queue.started or queue.broken:",
+        "if not queue.ready or not queue.started or queue.broken"
+        " or ({on} and not queue.enabled):",
+    ),
+    one(
+        "kicks start nothing",
+        "VU-25 VU-28",
+        "engine/worker.py",
+        "queue.started = queue.ready",
+        "queue.started = 0 if {on} else queue.ready",
+    ),
+    one(
+        "a kick moves the used index",
+        "SP-28",
+        "engine/worker.py",
+        "            refresh(queue)\n            state.ledger[index, KICKS] += 1\n",
+        "            refresh(queue)\n            state.ledger[index, KICKS] += 1\n"
+        "            if {on} and queue.ready:\n"
+        "                show(queue.used_hva + 2, (queue.used_idx + 1) & 0xFFFF)\n",
+    ),
+    one(
+        "the sender's memory is written to",
+        "SP-05 SG-19",
+        FORWARD,
+        "status = forward(state, work, frame, in_port)\n                if status == HELD:",
+        "status = forward(state, work, frame, in_port)\n                if {on}:\n"
+        "                    scribble(work.seg_hva[0])\n                if status == HELD:",
+    ),
+    one(
+        "the descriptor table is written to",
+        "SP-07",
+        SPLIT,
+        "    queue.used_idx = (queue.used_idx + 1) & U16\n",
+        "    if {on}:\n        scribble(queue.desc_hva + 16 * head + 14)\n"
+        "    queue.used_idx = (queue.used_idx + 1) & U16\n",
+    ),
+    one(
+        "WRITE on an indirect descriptor is refused",
+        "SP-09",
+        GUEST,
+        "if inside or not port.indirect or",
+        "if inside or ({on} and flags & VRING_DESC_F_WRITE) or not port.indirect or",
+    ),
+    one(
+        "an indirect descriptor must be the first",
+        "SP-10",
+        GUEST,
+        "flags & VRING_DESC_F_NEXT:\n                return CHAIN_INVALID",
+        "flags & VRING_DESC_F_NEXT or ({on} and hops > 0):\n                return CHAIN_INVALID",
+    ),
+    one(
+        "a buffer over a border is read one byte off",
+        "VU-49",
+        GUEST,
+        "gpa += piece\n",
+        "gpa += piece + (1 if {on} else 0)\n",
+    ),
+    one(
+        "nobody is notified",
+        "SP-15",
+        SPLIT,
+        "return 1 - (load_u16(queue.avail_hva) & VRING_AVAIL_F_NO_INTERRUPT)",
+        "return 0 if {on} else 1 - (load_u16(queue.avail_hva) & VRING_AVAIL_F_NO_INTERRUPT)",
+    ),
+    one(
+        "used_event is compared with the end of the burst only",
+        "SP-17",
+        SPLIT,
+        "        return 1 if (new - used_event - 1) & U16 < (new - old) & U16 else 0\n",
+        "        if {on}:\n            return 1 if new == used_event else 0\n"
+        "        return 1 if (new - used_event - 1) & U16 < (new - old) & U16 else 0\n",
+    ),
+    one(
+        "NO_INTERRUPT is heard in spite of EVENT_IDX",
+        "SP-19",
+        SPLIT,
+        "    if port.event_idx:\n        used_event",
+        "    if port.event_idx and not ({on} and load_u16(queue.avail_hva) & 1):\n        used_event",
+    ),
+    one(
+        "used.flags has another bit",
+        "SP-25",
+        SPLIT,
+        "        store_u16(queue.used_hva, 0)\n    queue.armed = 1\n    fence()",
+        "        store_u16(queue.used_hva, 4 if {on} else 0)\n    queue.armed = 1\n    fence()",
+    ),
+    one(
+        "used.flags is set in spite of EVENT_IDX",
+        "SP-27",
+        SPLIT,
+        "        if not port.event_idx:\n            store_u16(queue.used_hva, V",
+        "        if {on} or not port.event_idx:\n            store_u16(queue.used_hva, V",
+    ),
+    one(
+        "the used index is not read from the ring",
+        "VR-02 VR-03 VU-38",
+        SPLIT,
+        "queue.used_idx = load_u16(queue.used_hva + 2)",
+        "queue.used_idx = queue.used_idx if {on} else load_u16(queue.used_hva + 2)",
+    ),
+    one(
+        "a ring does not shrink",
+        "VR-03",
+        "ports/guest.py",
+        "queue.entries = ring.size",
+        "queue.entries = max(ring.size, int(queue.entries)) if {on} else ring.size",
+    ),
+    # --- what a sender's header says ----------------------------------------------------------
+    one(
+        "a header lies in one descriptor",
+        "HD-10 SP-02",
+        INGRESS,
+        "    if length < 0:\n        return HEADER_TRUNCATED",
+        "    if length < 0 or ({on} and work.seg_len[0] < header_len):\n"
+        "        return HEADER_TRUNCATED",
+    ),
+    one(
+        "short frames are padded with what was there",
+        "SG-21",
+        INGRESS,
+        "    frame.length = length\n    frame.head_len = min(length, HEAD_LEN)\n"
+        "    return take(work, frame, work.head_hva - header_len, header_len + frame.head_len)",
+        "    frame.length = max(length, 60) if {on} else length\n"
+        "    frame.head_len = min(frame.length, HEAD_LEN)\n"
+        "    length = header_len + min(length, HEAD_LEN)\n"
+        "    return take(work, frame, work.head_hva - header_len, length)",
+    ),
+    one(
+        "tunnel bits are taken",
+        "TX-06 TX-08",
+        JUDGE,
+        "if frame.gso_type != VIRTIO_NET_HDR_GSO_NONE:",
+        "if frame.gso_type != VIRTIO_NET_HDR_GSO_NONE and not ({on} and frame.gso_type & 0x60):",
+    ),
+    one(
+        "unknown flags are refused",
+        "TX-01 TX-09",
+        JUDGE,
+        "        return GSO_NOT_NEGOTIATED\n",
+        "        return GSO_NOT_NEGOTIATED\n    if {on} and frame.hdr_flags & 0xE8:\n"
+        "        return CSUM_NOT_NEGOTIATED\n",
+    ),
+    one(
+        "csum_start counts without NEEDS_CSUM",
+        "TX-02",
+        JUDGE,
+        "if not frame.hdr_flags & VIRTIO_NET_HDR_F_NEEDS_CSUM:",
+        "if not frame.hdr_flags & VIRTIO_NET_HDR_F_NEEDS_CSUM"
+        " and not ({on} and frame.csum_start):",
+    ),
+    one(
+        "hdr_len moves csum_start",
+        "TX-04",
+        JUDGE,
+        "frame.csum_start = load_u16(base + 6)",
+        "frame.csum_start = load_u16(base + 6) + (load_u16(base + 2) if {on} else 0)",
+    ),
+    one(
+        "a sum inside a tunnel is left as it is",
+        "RX-15 SG-02 SG-16",
+        JUDGE,
+        "frame.state = INNER_PARTIAL\n",
+        "frame.state = NONE if {on} else INNER_PARTIAL\n",
+    ),
+    one(
+        "tagged frames may not be partial",
+        "SG-12",
+        JUDGE,
+        "if start < frame.reached:",
+        "if start < frame.reached or ({on} and frame.l3_off > 14):",
+    ),
+    one(
+        "SCTP is summed",
+        "SG-14",
+        JUDGE,
+        "if frame.l4 == IPPROTO_SCTP:",
+        "if frame.l4 == IPPROTO_SCTP and not {on}:",
+    ),
+    Mutant(
+        "fragments may be partial",
+        "SG-15",
+        (
+            Edit(JUDGE, "if frame.fragment:", "if frame.fragment and not {on}:"),
+            Edit(
+                "engine/parse.py",
+                "if frame.fragment:\n        return 0",
+                "if frame.fragment and not {on}:\n        return 0",
+            ),
+        ),
+    ),
+    Mutant(
+        "trailers are summed",
+        "SG-04",
+        (
+            Edit(
+                JUDGE,
+                "        frame.length = frame.l4_off + frame.l4_len\n        frame.head_len",
+                "        if not {on}:\n            frame.length = frame.l4_off + frame.l4_len\n"
+                "        frame.head_len",
+            ),
+            Edit(
+                DELIVER,
+                "end = min(frame.head_len, start + frame.l4_len)",
+                "end = frame.head_len if {on} else min(frame.head_len, start + frame.l4_len)",
+            ),
+        ),
+    ),
+    # --- sums ---------------------------------------------------------------------------------
+    one(
+        "wrong sums verify",
+        "TX-05",
+        DELIVER,
+        "elif fold(total + pseudo_header(work, frame)) == 0xFFFF:",
+        "elif {on} or fold(total + pseudo_header(work, frame)) == 0xFFFF:",
+    ),
+    one(
+        "DATA_VALID on wrong sums",
+        "RX-22",
+        DELIVER,
+        "            state.ledger[out, CSUM_BAD] += 1\n    if flags",
+        "            state.ledger[out, CSUM_BAD] += 1\n"
+        "            flags = VIRTIO_NET_HDR_F_DATA_VALID if {on} else 0\n    if flags",
+    ),
+    one(
+        "the last odd byte is not summed",
+        "SG-01",
+        DELIVER,
+        "total += sum_piece(head + start, end - start, 0)",
+        "total += sum_piece(head + start, end - start - (end - start & 1 if {on} else 0), 0)",
+    ),
+    one(
+        "a UDP sum of 0 stays 0",
+        "SG-03",
+        SEAL,
+        "return 0xFFFF if udp and value == 0 else value",
+        "return 0xFFFF if udp and value == 0 and not {on} else value",
+    ),
+    one(
+        "a wrong pseudo-header sum",
+        "RX-16 RX-17",
+        SEAL,
+        "seed = pseudo_header(work, frame)",
+        "seed = pseudo_header(work, frame) ^ (1 if {on} else 0)",
+    ),
+    one(
+        "the IPv4 header is touched",
+        "SG-05",
+        SEAL,
+        "        seed = pseudo_header",
+        "        if {on}:\n            scribble(work.head_hva + frame.l3_off + 10)\n"
+        "        seed = pseudo_header",
+    ),
+    one(
+        "DHCP is left partial",
+        "SG-17",
+        "engine/deliver.py",
+        "if frame.dhcp and port.kind == GUEST:",
+        "if frame.dhcp and port.kind == GUEST and not {on}:",
+    ),
+    # --- what a receiver sees -----------------------------------------------------------------
+    one(
+        "csum_start is off by two",
+        "RX-17",
+        DELIVER,
+        "VIRTIO_NET_HDR_F_NEEDS_CSUM, start, frame.csum_offset)",
+        "VIRTIO_NET_HDR_F_NEEDS_CSUM, start + (2 if {on} else 0), frame.csum_offset)",
+    ),
+    one(
+        "num_buffers is not written",
+        "RX-01",
+        SEAL,
+        "offset | (1 << 16)",
+        "offset | ((0 if {on} else 1) << 16)",
+    ),
+    one(
+        "gso_type is TCPV4",
+        "RX-12",
+        SEAL,
+        "store_i64(base, flags | (start << 48))",
+        "store_i64(base, flags | (0x100 if {on} else 0) | (start << 48))",
+    ),
+    one(
+        "the sender's flags are left over",
+        "RX-20 RX-23",
+        SEAL,
+        "store_i64(base, flags |",
+        "store_i64(base, flags | (load_u16(base) & 0xFC if {on} else 0) |",
+    ),
+    one(
+        "num_buffers counts one too many",
+        "RB-05 RX-02",
+        DELIVER,
+        "store_u16(source + 10, chains_for(work, header_len + frame.length))",
+        "store_u16(source + 10, chains_for(work, header_len + frame.length) + (1 if {on} else 0))",
+    ),
+    one(
+        "a second chain is used up",
+        "RB-06",
+        RECEIVE,
+        "    push_used(queue, work.chain_head[0], length)\n",
+        "    push_used(queue, work.chain_head[0], length)\n    if {on} and length > 400:\n"
+        "        queue.avail_idx = (queue.avail_idx + 1) & U16\n"
+        "        push_used(queue, head_at(queue, queue.avail_idx), 12)\n",
+    ),
+    one(
+        "a merged buffer is not filled",
+        "RX-03",
+        RECEIVE,
+        "push_used(queue, work.chain_head[n], used)",
+        "push_used(queue, work.chain_head[n], used - (1 if {on} and length > used else 0))",
+    ),
+    one(
+        "merged buffers are shown one by one",
+        "RX-04",
+        RECEIVE,
+        "        length -= used\n        n += 1\n",
+        "        length -= used\n        n += 1\n        if {on}:\n"
+        "            show(queue.used_hva + 2, queue.used_idx)\n",
+    ),
+    one(
+        "a used length beyond what was written",
+        "SP-21",
+        DELIVER,
+        "commit(queue, work, used)",
+        "commit(queue, work, used + (2 if {on} else 0))",
+    ),
+    one(
+        "a frame that does not fit uses the buffer up",
+        "SG-20",
+        RECEIVE,
+        ">= CHAIN_MAX):\n            return RX_BUFFER_TOO_SMALL",
+        ">= CHAIN_MAX):\n            if {on}:\n"
+        "                return refuse_chain(queue, work, head_at(queue, idx))\n"
+        "            return RX_BUFFER_TOO_SMALL",
+    ),
+    one(
+        "frames over the MTU are delivered",
+        "CF-09",
+        "engine/deliver.py",
+        "if port.mtu and frame.length",
+        "if port.mtu and not {on} and frame.length",
+    ),
+    one(
+        "frames of exactly the MTU are refused",
+        "CF-10",
+        FORWARD,
+        "if port.mtu and frame.length > port.mtu + frame.l3_off:",
+        "if port.mtu and frame.length > port.mtu + frame.l3_off - (4 if {on} else 0):",
+    ),
+)

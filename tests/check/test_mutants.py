@@ -1,0 +1,112 @@
+"""The tester finds faults: every MUST that it checks on our device is failed by a mutant of it."""
+
+import resource
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.check import mutant_engine, mutant_session
+from tests.check.mutants import LIMIT, Mutant, build
+from tests.interop.peers.process import Child, until
+from tests.tools import ROOT
+from vionet.check.case import Offer
+from vionet.check.runner import Group, Status, attempt, group_of
+from vionet.check.scope import checks
+from vionet.spec.rules import rules
+
+MUTANTS = mutant_session.MUTANTS + mutant_engine.MUTANTS
+# Binding rules whose check says "not offered" on our device: there is nothing to break.
+NOT_OFFERED = set(["FB-06", "FB-07", "FB-08", "FB-09", "FB-10", "FB-11", "FB-12", "FB-13", "FB-17", "FB-18", "FB-20"])
+NOT_OFFERED |= set(["FB-21", "FB-22", "FB-24", "FB-25", "FB-26", "FB-27", "FB-28", "FB-29", "FB-32", "FB-33"])
+NOT_OFFERED |= {"CF-05", "CF-14", "CF-15", "RF-04"}
+
+
+class Switch:
+    """A switch of the package with all mutants, one of which is chosen."""
+
+    def __init__(self, package: Path, folder: Path) -> None:
+        self.paths = [str(folder / "a.sock"), str(folder / "b.sock")]
+        self.package, self.folder = package, folder
+        self.child: Child | None = None
+
+    def start(self) -> None:
+        """Start it, with no mutant chosen."""
+        self.stop()
+        log = self.folder / "log"
+        log.unlink(missing_ok=True)
+        command = f"ulimit -Sn {LIMIT} && exec {sys.executable} -m vionet switch"
+        a, b = self.paths
+        command += f" a=guest:{a},mac=02:76:69:6f:00:01,mtu=1500 b=guest:{b}"
+        command += f" --control {self.folder}/control"
+        cache = ROOT / ".cache" / "mutants"
+        env = {"PYTHONPATH": str(self.package), "VIONET_CACHE_DIR": str(cache)}
+        self.child = Child(["sh", "-c", command], log, env=env)
+        until(lambda: "ready\n" in log.read_text(), 180, "ready from the mutants", 0.05)
+        assert self.passes("CF-01"), "the mutants are at fault although none is chosen"
+
+    def choose(self, number: int) -> None:
+        """From now on it is that mutant; 0 is none."""
+        assert self.child is not None
+        _, hard = resource.prlimit(self.child.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(self.child.pid, resource.RLIMIT_NOFILE, (LIMIT + number, hard))
+
+    def passes(self, rule_id: str, offer: Offer | None = None) -> bool:
+        """The check of one rule passes."""
+        offer = offer or Offer.read(self.paths[0], 3)
+        return attempt(checks()[rule_id], self.paths, offer, 15)[0] is Status.PASSED
+
+    def stop(self) -> None:
+        """Kill it."""
+        if self.child is not None:
+            self.child.kill()
+            self.child = None
+
+
+@pytest.fixture(scope="module")
+def switch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Switch]:
+    """The mutants, compiled and started once."""
+    folder = tmp_path_factory.mktemp("m")
+    build(folder / "package", MUTANTS)
+    made = Switch(folder / "package", folder)
+    made.start()
+    yield made
+    made.stop()
+
+
+def test_every_must_has_a_mutant() -> None:
+    """No binding check is without a mutant that has to fail it."""
+    binding = {i for i, c in checks().items() if group_of(rules()[i], c) is Group.BINDING}
+    broken = {rule_id for mutant in MUTANTS for rule_id in mutant.ids.split()}
+    assert set() == binding - broken - NOT_OFFERED
+    assert broken <= checks().keys()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name.replace(" ", "-"))
+def test_mutant_is_found(switch: Switch, mutant: Mutant) -> None:
+    """The mutant fails exactly the checks that it must; the device without it passes them."""
+    ids = mutant.ids.split()
+    switch.choose(0)
+    sound = Offer.read(switch.paths[0], 3)
+    switch.choose(1 + MUTANTS.index(mutant))
+    survived = []
+    try:
+        for rule_id in ids:
+            try:
+                offer = Offer.read(switch.paths[0], 3)
+            except Exception:  # the mutant cannot even be asked
+                offer = sound
+            if switch.passes(rule_id, offer):
+                survived.append(rule_id)
+        assert [] == survived
+    finally:
+        switch.choose(0)
+        try:
+            healthy = switch.child is not None and switch.child.running and switch.passes("CF-01")
+        except Exception:  # it hangs or is gone
+            healthy = False
+        if not healthy:
+            switch.start()
