@@ -66,11 +66,12 @@ class Vionet:
         return {port["name"]: port for port in fabric["ports"]}
 
     def resources(self) -> dict[str, int]:
-        """Resident KiB, open descriptors and log lines."""
+        """Resident KiB, those of its own, open descriptors and log lines."""
         status = Path(f"/proc/{self.pid}/status").read_text()
-        resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+        values = dict(line.split(":", 1) for line in status.splitlines())
         return {
-            "resident": int(resident.split()[1]),
+            "resident": int(values["VmRSS"].split()[0]),
+            "anonymous": int(values["RssAnon"].split()[0]),
             "descriptors": len(list(Path(f"/proc/{self.pid}/fd").iterdir())),
             "log_lines": self.log.read_text().count("\n"),
         }
