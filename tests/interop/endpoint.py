@@ -20,6 +20,8 @@ import time
 SOL_PACKET = 263
 PACKET_VNET_HDR = 15
 SO_MAX_PACING_RATE = 47
+SO_SNDBUFFORCE = 32
+SO_RCVBUFFORCE = 33
 ETH_P_ALL = 3
 VNET_HDR = struct.Struct("=BBHHHH")
 END = b"\xffEND"
@@ -163,6 +165,31 @@ def udp_to(address: str, port: int, source: int, sizes: list[int]) -> dict[str, 
     return {"sent": len(sizes)}
 
 
+def udp_number(address: str, port: int, count: int) -> dict[str, object]:
+    """Send `count` numbered datagrams at once."""
+    with socket.socket(family_of(address), socket.SOCK_DGRAM) as client:
+        client.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 16 << 20)
+        for number in range(count):
+            client.sendto(number.to_bytes(4, "big"), (address, port))
+    return {"sent": count}
+
+
+def udp_count(address: str, port: int, count: int, timeout: float) -> dict[str, object]:
+    """Count numbered datagrams until there are `count`, or until none comes for `timeout`."""
+    numbers: list[int] = []
+    with socket.socket(family_of(address), socket.SOCK_DGRAM) as server:
+        server.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
+        server.bind((address, port))
+        server.settimeout(timeout)
+        print("counting", flush=True)
+        try:
+            while len(numbers) < count:
+                numbers.append(int.from_bytes(server.recv(100), "big"))
+        except TimeoutError:
+            pass  # the number says it
+    return {"received": len(numbers), "in_order": numbers == sorted(set(numbers))}
+
+
 def bad_udp(interface: str, port: int) -> dict[str, object]:
     """Send one broadcast datagram to 192.0.2.1 whose checksum is wrong."""
     udp = struct.pack("!HHHH", 9, port, 12, 0x1234) + b"data"
@@ -256,6 +283,10 @@ def main(command: str, *arguments: str) -> dict[str, object]:
         case "udp-to":
             sizes = [int(size) for size in option["sizes"].split(",")]
             return udp_to(where, port, int(option["source"]), sizes)
+        case "udp-number":
+            return udp_number(where, port, int(option["count"]))
+        case "udp-count":
+            return udp_count(where, port, int(option["count"]), timeout)
         case "bad-udp":
             return bad_udp(where, port)
         case "watch":
