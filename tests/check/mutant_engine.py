@@ -35,8 +35,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "VU-22 VU-27 VU-30",
         FORWARD,
         "if not queue.ready or not queue.started or queue.broken:",
-        "if not queue.ready or not queue.started or queue.broken"
-        " or ({on} and not queue.enabled):",
+        "if not queue.ready or not queue.started or queue.broken or ({on} and not queue.enabled):",
     ),
     one(
         "kicks start nothing",
@@ -111,7 +110,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "SP-19",
         SPLIT,
         "    if port.event_idx:\n        used_event",
-        "    if port.event_idx and not ({on} and load_u16(queue.avail_hva) & 1):\n        used_event",
+        "    if port.event_idx and not ({on} and load_u16(queue.avail_hva) & 1):\n"
+        "        used_event",
     ),
     one(
         "used.flags has another bit",
@@ -181,8 +181,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "TX-02",
         JUDGE,
         "if not frame.hdr_flags & VIRTIO_NET_HDR_F_NEEDS_CSUM:",
-        "if not frame.hdr_flags & VIRTIO_NET_HDR_F_NEEDS_CSUM"
-        " and not ({on} and frame.csum_start):",
+        "if not frame.hdr_flags & VIRTIO_NET_HDR_F_NEEDS_CSUM and not ({on} and frame.csum_start):",
     ),
     one(
         "hdr_len moves csum_start",

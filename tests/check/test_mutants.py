@@ -18,9 +18,11 @@ from vionet.spec.rules import rules
 
 MUTANTS = mutant_session.MUTANTS + mutant_engine.MUTANTS
 # Binding rules whose check says "not offered" on our device: there is nothing to break.
-NOT_OFFERED = set(["FB-06", "FB-07", "FB-08", "FB-09", "FB-10", "FB-11", "FB-12", "FB-13", "FB-17", "FB-18", "FB-20"])
-NOT_OFFERED |= set(["FB-21", "FB-22", "FB-24", "FB-25", "FB-26", "FB-27", "FB-28", "FB-29", "FB-32", "FB-33"])
-NOT_OFFERED |= {"CF-05", "CF-14", "CF-15", "RF-04"}
+NOT_OFFERED = {
+    *(f"FB-{n:02}" for n in (6, 7, 8, 9, 10, 11, 12, 13, 17, 18, 20, 21, 22)),
+    *(f"FB-{n:02}" for n in (24, 25, 26, 27, 28, 29, 32, 33)),
+    *("CF-05", "CF-14", "CF-15", "RF-04"),
+}
 
 
 class Switch:

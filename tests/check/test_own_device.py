@@ -13,9 +13,9 @@ from vionet.check.runner import Status, run
 
 MAC = "02:76:69:6f:00:01"
 RULES_LEFT = {  # what this device does not offer yet, so that nothing goes missing in silence
-    *("FB-03 FB-06 FB-07 FB-08 FB-09 FB-10 FB-11 FB-12 FB-13 FB-16 FB-17 FB-18 FB-19".split()),
-    *("FB-20 FB-21 FB-22 FB-23 FB-24 FB-25 FB-26 FB-27 FB-28 FB-29 FB-30 FB-32 FB-33".split()),
-    *("FB-34 FB-35 CF-05 CF-14 CF-15 CF-16 RF-04 TD-11".split()),
+    *(f"FB-{n:02}" for n in (3, 6, 7, 8, 9, 10, 11, 12, 13, 16, 17, 18, 19, 20, 21, 22, 23)),
+    *(f"FB-{n:02}" for n in (24, 25, 26, 27, 28, 29, 30, 32, 33, 34, 35)),
+    *("CF-05", "CF-14", "CF-15", "CF-16", "RF-04", "TD-11"),
 }
 
 

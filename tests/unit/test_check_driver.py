@@ -47,7 +47,7 @@ def test_chain_direct_and_indirect(memory: GuestMemory) -> None:
     ring = Ring(memory, 8)
     pieces = split_at(0x4000_8000, (12, 50, 60))
     head = ring.chain(pieces)
-    first, second, third = ring.slots(head)
+    _, second, third = ring.slots(head)
     raw = [
         struct.unpack("<QIHH", memory.read(ring.desc_gpa + 16 * s, 16)) for s in ring.slots(head)
     ]
@@ -55,7 +55,7 @@ def test_chain_direct_and_indirect(memory: GuestMemory) -> None:
     assert (0x4000_800C, 50, 1, third) == raw[1]
     assert (0x4000_803E, 60, 0, 0) == raw[2]
     head = ring.chain(pieces, direct=1)
-    first, last = ring.slots(head)
+    _first, last = ring.slots(head)
     address, length, flags, _ = struct.unpack("<QIHH", memory.read(ring.desc_gpa + 16 * last, 16))
     assert (32, virtio.VRING_DESC_F_INDIRECT) == (length, flags)
     assert (0x4000_800C, 50, 1, 1) == struct.unpack("<QIHH", memory.read(address, 16))

@@ -244,10 +244,11 @@ class Lab:
             if len(self.paths) == 1:
                 port.sent(self.patience)
             return "the next connection is served"
+        a = self.port(0)
         b.frontend.synchronise()
         b.drain()
         b.fill(32)
-        self.joined(self.port(0), b)
+        self.joined(a, b)
         return "the next connection is served, and so was the neighbour"
 
 

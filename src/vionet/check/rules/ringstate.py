@@ -7,7 +7,7 @@ from functools import partial
 from vionet.check.case import Lab, check, expect
 from vionet.check.driver import BIT30, QUIET, RX, TX, Broken, NotOffered, Port
 from vionet.check.rules.config import refused
-from vionet.check.rules.device import silent, snapshot
+from vionet.check.rules.device import silent, snapshot, traffic
 from vionet.check.rules.ring import burst, called
 from vionet.spec import vhost_user as vu
 from vionet.spec.vhost_user import Request
@@ -302,8 +302,7 @@ def suspended(lab: Lab) -> str:
     lab.joined(b, a)
     for index in (RX, TX):
         a.stop(index)
-    b.send(lab.flow(back=True).bare(bytes(46)))
-    silent(a)
+    silent(a, partial(traffic, lab, a, b))
     expect(a.frontend.silent(0.001), "a message arrived")
     a.frontend.synchronise()
     return "quiet, and GET_FEATURES is answered"
