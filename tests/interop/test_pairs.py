@@ -1,35 +1,58 @@
-"""Every pair of kernels, offloads on and off at either end: every byte arrives, no sum is bad.
+"""Every pair of kernels, offloads on and off at either end: every byte arrives, no sum is bad."""
 
-The cases are a pairwise covering set: for every two of the things that can be switched (checksum
-offload of either direction at either end, policy, mergeable buffers, event index, indirect
-descriptors, legacy devices with headers of ten bytes) some case has both.
-"""
-
+import itertools
 from typing import Any
 
 import pytest
 
-from tests.interop.end import End
+from tests.interop.end import SUBJECT, End
 from tests.interop.lab import Lab
 from tests.interop.peers.traffic import converse
 
-LEGACY = "disable-modern=on disable-legacy=off"
+LEGACY = "disable-modern=on disable-legacy=off"  # headers of ten bytes without mrg_rxbuf
 CASES = [
     ("uml", "uml"),
-    ("uml offload=off", "uml"),
-    ("uml -guest_csum", "uml -csum policy=natural"),
-    ("uml policy=natural", "uml offload=off"),
-    ("uml policy=complete -csum", "uml -mrg_rxbuf"),
-    ("uml -event_idx -indirect_desc", "uml -mrg_rxbuf -guest_csum"),
+    ("uml offload=off -indirect_desc", "uml offload=off -event_idx -indirect_desc -mrg_rxbuf"),
+    ("uml -guest_csum -event_idx", "uml -csum policy=natural -event_idx"),
+    ("uml policy=natural -mrg_rxbuf", "uml offload=off -mrg_rxbuf"),
+    ("uml policy=complete -csum", "uml"),
     ("uml", "qemu"),
-    ("uml offload=off", f"qemu {LEGACY} mrg_rxbuf=off"),
-    ("uml -csum", "qemu guest_csum=off event_idx=off"),
-    ("uml policy=natural -guest_csum", "qemu csum=off indirect_desc=off mrg_rxbuf=off"),
+    ("uml offload=off", f"qemu {LEGACY} mrg_rxbuf=off csum=off guest_csum=off"),
+    ("uml -mrg_rxbuf", "qemu guest_csum=off event_idx=off"),
+    ("uml policy=natural -indirect_desc", f"qemu {LEGACY} csum=off"),
     ("qemu", "qemu"),
-    ("qemu csum=off mrg_rxbuf=off", "qemu guest_csum=off event_idx=off indirect_desc=off"),
+    ("qemu csum=off guest_csum=off mrg_rxbuf=off", "qemu offload=off event_idx=off"),
     (f"qemu {LEGACY} mrg_rxbuf=off", f"qemu {LEGACY} csum=off event_idx=off"),
-    (f"qemu offload=off {LEGACY} indirect_desc=off", "qemu policy=complete"),
+    (f"qemu {LEGACY} indirect_desc=off", "qemu policy=complete guest_csum=off"),
 ]
+KERNELS = [("uml", "uml"), ("uml", "qemu"), ("qemu", "qemu")]
+
+
+def covered(cases: list[tuple[End, End]]) -> set[tuple[str, bool, str, bool]]:
+    """Each (feature here, on or off, feature at the other end, on or off) of some case."""
+    return {
+        (f, f in here.features, g, g in there.features)
+        for one, other in cases
+        for here, there in ((one, other), (other, one))
+        for f, g in itertools.product(SUBJECT, SUBJECT)
+    }
+
+
+@pytest.mark.parametrize("kernels", [*KERNELS, None])
+def test_cases_cover_every_two_features(kernels: tuple[str, str] | None) -> None:
+    """The cases below are a pairwise covering set.
+
+    Over all pairs of kernels: every feature on and off against every feature on and off at the
+    other end.  Within one pair of kernels: the two that concern checksums.
+    """
+    ends = [(End.read(one), End.read(other)) for one, other in CASES]
+    if kernels is None:
+        cases, features = ends, list(SUBJECT)
+    else:
+        cases = [pair for pair in ends if kernels == tuple(end.kind for end in pair)]
+        features = ["csum", "guest_csum"]
+    on = (True, False)
+    assert set() == set(itertools.product(features, on, features, on)) - covered(cases)
 
 
 def total(ports: dict[str, dict[str, Any]], key: str) -> int:
