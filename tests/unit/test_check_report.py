@@ -1,9 +1,17 @@
 """Reports of the tester: who decides, and that the formats hold what they should."""
 
 import io
+import socket
+import struct
+import threading
 import xml.etree.ElementTree as Xml
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
 
 from vionet.check import report
+from vionet.check.command import command
 from vionet.check.runner import Group, Outcome, Status, group_of, run
 from vionet.check.scope import checks
 from vionet.spec.rules import rules
@@ -61,9 +69,34 @@ def test_junit() -> None:
 
 
 def test_no_back_end() -> None:
-    """Nobody listens: an error before any check."""
-    try:
+    """Nobody listens: an error before any check, in one line that says what to do."""
+    with pytest.raises(FileNotFoundError):
         run(["/nonexistent/socket"], ["FB-45"], timeout=0.1)
-    except FileNotFoundError:
-        return
-    raise AssertionError("no error")
+    result = CliRunner().invoke(command, ["/nonexistent/socket", "--timeout", "0.1"])
+    assert 1 == result.exit_code
+    assert "/nonexistent/socket: No such file" in result.output
+    assert 1 == result.output.count("\n")
+
+
+def test_back_end_that_dies(run_dir: Path) -> None:
+    """One that answers once and is gone: every rule still has an outcome, and says so."""
+    path = run_dir / "dying.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+
+        def answer_once() -> None:
+            with listener.accept()[0] as connection:
+                connection.recv(12)
+                connection.sendall(struct.pack("=IIIQ", 1, 5, 8, 1 << 32))
+                connection.recv(1)  # until the tester has hung up
+            listener.close()
+
+        thread = threading.Thread(target=answer_once)
+        thread.start()
+        outcomes = run([str(path)], ["RF-01", "VU-18", "VU-21"], timeout=1)
+        thread.join()
+    assert ["RF-01", "VU-18", "VU-21"] == [o.rule.id for o in outcomes]
+    assert [Status.FAILED] * 3 == [o.status for o in outcomes]
+    assert "after this the back-end is gone" in outcomes[0].seen
+    assert outcomes[1].seen.startswith("the back-end is gone")

@@ -10,6 +10,8 @@ from vionet.check import report
 from vionet.check.runner import Outcome, run
 from vionet.check.scope import checks, coverage
 from vionet.spec.rules import rules
+from vionet.vhost_user.frontend import Closed
+from vionet.vhost_user.message import ProtocolError
 
 
 def _chosen(only: tuple[str, ...]) -> list[str]:
@@ -76,9 +78,10 @@ def command(
 
     try:
         outcomes = run(sockets, ids, timeout=timeout, progress=progress)
-    except OSError as error:
+    except (OSError, Closed, ProtocolError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or "connection closed"
         raise click.ClickException(
-            f"{sockets[0]}: {error.strerror or error}; is the back-end running and listening?"
+            f"{sockets[0]}: {reason}; is a vhost-user back-end running and listening there?"
         ) from error
     if is_terminal:
         click.echo("\r        \r", nl=False, err=True)

@@ -13,7 +13,9 @@ from vionet.check.rules import (
     protocol,
     receive,
     ring,
+    ringsetup,
     ringstate,
+    ringstop,
     transmit,
 )
 
@@ -30,6 +32,8 @@ __all__ = [
     "protocol",
     "receive",
     "ring",
+    "ringsetup",
     "ringstate",
+    "ringstop",
     "transmit",
 ]
