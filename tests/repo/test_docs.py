@@ -9,7 +9,7 @@ import pytest
 
 from tests.process import Children
 from tests.snippet import Snippet, documents, snippets
-from tests.tools import ROOT
+from tests.tools import ROOT, need, need_guest_kernel, need_root, packages
 
 NOT_RUN = {
     "this is what runs the tests",
@@ -21,6 +21,22 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)#:\s]+)(#[^)]*)?\)")
 def files() -> list[Path]:
     """Documents that have commands to run."""
     return [path for path in documents() if any(s.place for s in snippets(path))]
+
+
+def need_what_it_uses(snippet: Snippet) -> None:
+    """Skip the document, by name, where a program of this command or of its stand-in is missing."""
+    texts = [snippet.script]
+    folder = ROOT / "tests" / "snippets"
+    if (folder / snippet.place).is_dir():
+        texts += [path.read_text() for path in (folder / snippet.place).iterdir()]
+    if any("guest-files" in text for text in texts):
+        texts.append((folder / "guest-files").read_text())
+        need_guest_kernel()
+    if any("nsenter" in text for text in texts):
+        need_root()
+    words = {word for text in texts for word in re.findall(r"[\w.-]+", text)}
+    for tool in sorted(words & packages().keys()):
+        need(tool)
 
 
 def bash(snippet: Snippet, run_dir: Path) -> tuple[list[str], dict[str, str], Path]:
@@ -42,10 +58,11 @@ def bash(snippet: Snippet, run_dir: Path) -> tuple[list[str], dict[str, str], Pa
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_work(path: Path, run_dir: Path, start: Children) -> None:
     """The commands of a document, pasted in order, do what a reader expects of them."""
+    wanted = [snippet for snippet in snippets(path) if snippet.place]
+    for snippet in wanted:
+        need_what_it_uses(snippet)
     serving = []
-    for snippet in snippets(path):
-        if not snippet.place:
-            continue
+    for snippet in wanted:
         argv, env, folder = bash(snippet, run_dir)
         child = start(*argv, env=env, cwd=folder)
         if snippet.serves:

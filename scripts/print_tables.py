@@ -1,0 +1,162 @@
+"""Print into the documentation what the code says, so that the two cannot differ.
+
+    python scripts/print_tables.py          rewrite what is out of date in docs/
+    python scripts/print_tables.py --check  name it, and fail
+
+A printed part stands between `<!-- printed: NAME -->` and `<!-- end of print -->`; NAME is one of
+`PRINTS`.  `tests/repo/test_docs_tables.py` fails where a document differs from the code.
+"""
+
+import ast
+import io
+import json
+import re
+import sys
+import tokenize
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from vionet.config import parse_switch
+from vionet.daemon.status import status_document
+from vionet.engine import layout
+from vionet.engine.plan import TABLE
+from vionet.engine.status import DROP_REASONS, LEDGER_KEYS, Accepts, Action, Csum
+from vionet.spec import virtio
+from vionet.spec import virtio_net as net
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+PRINTED: Final = re.compile(
+    r"(<!-- printed: ([\w-]+) -->\n)(.*?)(<!-- end of print -->)", re.DOTALL
+)
+
+DEVIATION: Final = re.compile(r"(?:^|\s)Deviation(?: from ([^:]+))?: (.*)", re.DOTALL)
+
+STATES: Final = {
+    Csum.PARTIAL: "partial: TCP or UDP, the pseudo-header sum is in the field",
+    Csum.INNER_PARTIAL: "inner partial: a sum elsewhere, as in a tunnel that the guest built",
+    Csum.VALID: "valid: the kernel behind a tap vouches for it",
+    Csum.UNKNOWN: "unknown: TCP or UDP that claims to be finished",
+    Csum.NONE: "none to judge: ARP, fragments, SCTP, UDP over IPv4 with 0 …",
+}
+RECEIVERS: Final = {
+    Accepts.UNIFORM: "guest, `uniform`",
+    Accepts.NATURAL: "guest, `natural`",
+    Accepts.COMPLETE: "guest, `complete` or without GUEST_CSUM",
+    Accepts.KERNEL: "tap",
+    Accepts.STREAM: "tap that takes no partial sums",
+}
+ACTIONS: Final = {
+    Action.PASS: "pass",
+    Action.PASS_VALID: "pass, DATA_VALID",
+    Action.PASS_PARTIAL: "pass, NEEDS_CSUM",
+    Action.FILL: "**fill**",
+    Action.UNFILL: "**unfill**, NEEDS_CSUM",
+    Action.VERIFY: "**verify**; good: **unfill**, NEEDS_CSUM; bad: pass",
+    Action.FILL_THEN_VERIFY: "**fill**, then the outermost sum as unknown",
+}
+
+
+def decisions() -> str:
+    """The decision table of `engine/plan.py`."""
+    lines = [["the frame's sum", *RECEIVERS.values()], ["---"] * (1 + len(RECEIVERS))]
+    lines += [
+        [words, *(ACTIONS[Action(int(TABLE[state, accepts]))] for accepts in RECEIVERS)]
+        for state, words in STATES.items()
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def limits() -> str:
+    """The limits of `engine/layout.py`, each with the comment that stands behind it."""
+    lines = ["| limit | value |\n", "| --- | ---: |\n"]
+    source = Path(layout.__file__).read_text(encoding="utf-8")
+    for name, words in re.findall(r"^([A-Z_]+): Final = [^#\n]+  # (.*)$", source, re.MULTILINE):
+        lines.append(f"| {words} (`{name}`) | {getattr(layout, name)} |\n")
+    return "".join(lines)
+
+
+def prose(path: Path) -> Iterator[str]:
+    """The docstrings and comments of a Python file; consecutive comment lines are one text."""
+    source = path.read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield ast.get_docstring(node) or ""
+    comment = ""
+    line = 0
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            text = token.string.lstrip("# ")
+            comment = f"{comment}\n{text}" if token.start[0] == line + 1 else f"{comment}\n\n{text}"
+            line = token.start[0]
+    yield comment
+
+
+def deviations() -> str:
+    """Every paragraph, or end of one, that begins with `Deviation` in the sources."""
+    lines = []
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for text in prose(path):
+            for paragraph in text.split("\n\n"):
+                if found := DEVIATION.search(paragraph):
+                    rule = f"{found[1]}: " if found[1] else ""
+                    said = " ".join(found[2].split())
+                    where = path.relative_to(ROOT).as_posix()
+                    lines.append(f"- {rule}{said} (`{where}`)\n")
+    return "".join(lines)
+
+
+class _Example:
+    """A port as it may look in the status document."""
+
+    state = "attached"
+    features = virtio.mask(
+        [net.VIRTIO_NET_F_CSUM, net.VIRTIO_NET_F_GUEST_CSUM, virtio.VIRTIO_F_VERSION_1]
+    )
+
+    def ledger(self) -> dict[str, int]:
+        """Nothing yet."""
+        return dict.fromkeys(LEDGER_KEYS, 0)
+
+    def drops(self) -> dict[str, int]:
+        """One frame, for one reason."""
+        return {**dict.fromkeys(DROP_REASONS[1:], 0), "rx_ring_full": 1}
+
+
+def status() -> str:
+    """The status document of a switch with one port."""
+    config = parse_switch("switch", ["a=guest:a.sock,mac=52:54:00:00:00:01"])
+    document = status_document([(config, {"a": _Example()})])
+    return f"```json\n{json.dumps(document, indent=2)}\n```\n"
+
+
+PRINTS: Final[dict[str, Callable[[], str]]] = {
+    "decisions": decisions,
+    "deviations": deviations,
+    "limits": limits,
+    "status": status,
+}
+
+
+def printed(text: str) -> str:
+    """A document with all its printed parts as the code has them now."""
+    return PRINTED.sub(lambda found: f"{found[1]}{PRINTS[found[2]]()}{found[4]}", text)
+
+
+def main() -> int:
+    """Rewrite, or with --check only tell."""
+    stale = 0
+    for path in sorted((ROOT / "docs").rglob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        now = printed(text)
+        if now == text:
+            continue
+        print(path.relative_to(ROOT))
+        stale += 1
+        if "--check" not in sys.argv:
+            path.write_text(now, encoding="utf-8")
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
