@@ -134,7 +134,7 @@ def tangle_chains(session: Session) -> None:
             length = dice.choice((0, 1, 10, 12, 1514, 16 * 1024, 2**32 - 1))
             following = dice.choice((0, slot, slot + 1, ring.size, 65535))
             ring.write_desc(slot, gpa, length, dice.randrange(8), following)
-        wrong = dice.random() < 0.02  # breaks the ring for the rest of the session
+        wrong = dice.random() < 0.002  # breaks the ring for the rest of the session
         session.show(ring, dice.choice((ring.size, 65535)) if wrong else dice.randrange(ring.size))
     session.kick(dice.randrange(2))
 
@@ -177,11 +177,12 @@ def truncate(session: Session) -> None:
         session.tx.expose(slot)
     session.tx.publish()
     session.kick(1)
+    size = session.dice.choice((0, 0, 4096))  # a page may hold all that is looked at afterwards
     for region in session.memory.regions:
-        os.ftruncate(region.fd, session.dice.choice((0, 4096)))
+        os.ftruncate(region.fd, size)
     for _ in range(50):
         session.kick(session.dice.randrange(2))
-    raise Closed("on purpose")
+    raise Closed("by the back-end" if session.front.closed(2) else f"served with {size} left")
 
 
 def never_listen(session: Session) -> None:

@@ -82,3 +82,7 @@ def test_pair(lab: Lab, one: str, other: str) -> None:
         if "csum" in ends[sender].features and not ends[receiver].takes_partial:
             assert 1000 < total(ports, "csum_filled"), f"{sender} left sums to finish"
     assert 0 == total(ports, "csum_bad")
+    copied = total(ports, "header_bytes") + total(ports, "payload_bytes_copied")
+    assert copied == total(ports, "rx_bytes"), "each byte is copied once"
+    dropped = sum(sum(port["drops"].values()) for port in ports.values())
+    assert total(ports, "tx_frames") == total(ports, "rx_frames") + dropped
