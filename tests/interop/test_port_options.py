@@ -1,0 +1,38 @@
+"""Port options as real guests see them: the configuration space, the lock."""
+
+import pytest
+
+from tests.interop.lab import Lab
+from tests.interop.peers.process import PeerError
+from tests.interop.peers.traffic import converse, transfer
+
+MAC = "52:54:00:aa:bb:0c"
+
+
+def test_guest_reads_mac_and_mtu_from_the_back_end(lab: Lab) -> None:
+    """User Mode Linux reads the configuration from the back-end: address, MTU and link are ours."""
+    vionet = lab.switch({"a": f"mac={MAC},mtu=1400", "b": ""})
+    a, b = lab.uml("a"), lab.uml("b")
+    lab.boot(a, b)
+    wanted = {"VIRTIO_NET_F_MAC", "VIRTIO_NET_F_MTU", "VIRTIO_NET_F_STATUS"}
+    assert wanted <= set(vionet.ports()["a"]["features"])
+    read = [a.run(f"cat /sys/class/net/eth0/{name}").strip() for name in ("address", "mtu")]
+    assert [MAC, "1400"] == read
+    assert "1" == a.run("cat /sys/class/net/eth0/carrier").strip()
+    transfer(a, b, b.address4, 1_000_000).check()
+
+
+def test_locked_guest_cannot_take_another_address(lab: Lab) -> None:
+    """With its own address it talks; with another every frame is dropped and counted."""
+    vionet = lab.switch({"a": f"mac={MAC},locked", "b": ""})
+    a, b = lab.uml("a"), lab.uml("b")
+    lab.boot(a, b)
+    converse(a, b, size=500_000, largest=64)
+    assert {} == vionet.ports()["a"]["drops"]
+    a.run("ip link set eth0 down && ip link set eth0 address 52:54:00:aa:bb:0d")
+    a.run("ip link set eth0 up")
+    with pytest.raises(PeerError, match="status"):
+        a.run(f"ping -c 3 -i 0.2 -W 1 {b.address4}", 20)
+    drops = vionet.ports()["a"]["drops"]
+    assert {"source_mac_locked"} == drops.keys()
+    assert 1 <= drops["source_mac_locked"]
