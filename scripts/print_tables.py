@@ -69,10 +69,10 @@ def decisions() -> str:
 
 def limits() -> str:
     """The limits of `engine/layout.py`, each with the comment that stands behind it."""
-    lines = ["| limit | value |\n", "| --- | ---: |\n"]
+    lines = ["| limit | value | of what |\n", "| --- | ---: | --- |\n"]
     source = Path(layout.__file__).read_text(encoding="utf-8")
     for name, words in re.findall(r"^([A-Z_]+): Final = [^#\n]+  # (.*)$", source, re.MULTILINE):
-        lines.append(f"| {words} (`{name}`) | {getattr(layout, name)} |\n")
+        lines.append(f"| `{name}` | {getattr(layout, name)} | {words} |\n")
     return "".join(lines)
 
 
