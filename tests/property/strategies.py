@@ -1,0 +1,159 @@
+"""What the property tests draw from: frames, sums, scatter lists, features, and plain noise.
+
+How it works: a test draws a few small numbers and the bytes follow from them, so that thousands
+of bytes cost no more choices than ten.  Runs are the same each time; with VIONET_EXAMPLES=1000 in
+the environment they are random, and as many.
+"""
+
+import os
+import random
+from typing import Final
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from tests.reference.frame import (
+    BROADCAST,
+    HOME_ADDRESS,
+    Frame,
+    Layers,
+    authentication,
+    fragment6,
+    options,
+    routing,
+)
+from tests.reference.plug import (
+    CSUM,
+    EVENT_IDX,
+    GUEST_CSUM,
+    INDIRECT_DESC,
+    MRG_RXBUF,
+    VERSION_1,
+)
+from vionet.engine.status import Policy
+from vionet.jit import LANE, Lane
+from vionet.spec.virtio_net import NetHeader
+
+_WANTED: Final = os.environ.get("VIONET_EXAMPLES", "")
+
+
+def examples(compiled: int, interpreted: int) -> settings:
+    """How many examples each lane can do in a few seconds."""
+    count = interpreted if LANE is Lane.INTERPRETED else compiled
+    return settings(
+        max_examples=int(_WANTED) if _WANTED else count,
+        derandomize=not _WANTED,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+
+
+def noise(seed: int, length: int) -> bytes:
+    """Bytes that follow from two numbers."""
+    return random.Random(seed).randbytes(length)
+
+
+seeds = st.integers(0, 1 << 32)
+lengths = st.one_of(st.integers(0, 200), st.integers(0, 2000), st.integers(0, 9000))
+tags = st.lists(
+    st.tuples(st.sampled_from([0x8100, 0x88A8, 0x9100]), st.integers(0, 0xFFFF)), max_size=3
+).map(tuple)
+extension = st.one_of(
+    st.tuples(st.sampled_from([0, 60]), st.builds(options, st.binary(max_size=0))),
+    st.tuples(st.just(43), st.builds(routing, st.integers(0, 2), st.integers(0, 2))),
+    st.tuples(st.just(51), st.builds(authentication, st.sampled_from([2, 4, 10]))),
+    st.tuples(st.just(44), st.just(fragment6(0, False))),
+    st.just((60, options(HOME_ADDRESS))),
+    st.just((60, options(b"\1\4abcd"))),
+    st.just((0, options(bytes(100)))),
+)
+layers = st.one_of(
+    st.builds(
+        Layers,
+        version=st.just(4),
+        dst=st.just(BROADCAST),
+        tags=tags,
+        options=st.integers(0, 10).map(lambda words: b"\1" * (4 * words)),
+        fragment=st.sampled_from([0, 0, 0, 0x4000, 0x2000, 0x0003]),
+    ),
+    st.builds(
+        Layers,
+        version=st.just(6),
+        dst=st.just(BROADCAST),
+        tags=tags,
+        extensions=st.lists(extension, max_size=3).map(tuple),
+    ),
+)
+ports = st.sampled_from([(4000, 4001), (67, 68), (546, 547), (0, 0)])
+
+
+@st.composite
+def frames(draw: st.DrawFn) -> Frame:
+    """A complete frame with a TCP or UDP checksum, alone or in a tunnel."""
+    around = draw(layers)
+    payload = noise(draw(seeds), draw(lengths))
+    kind = draw(st.sampled_from(["udp", "tcp", "vxlan"]))
+    if kind == "vxlan":
+        inner = Layers(draw(st.sampled_from([4, 6])))
+        inside = inner.udp(payload[:8000]) if draw(st.booleans()) else inner.tcp(payload[:8000])
+        return around.vxlan(inside, draw(st.booleans()))
+    if kind == "udp":
+        return around.udp(payload, draw(ports))
+    return around.tcp(payload, b"\1" * (4 * draw(st.integers(0, 10))))
+
+
+@st.composite
+def sendings(draw: st.DrawFn) -> tuple[bytes, NetHeader]:
+    """A frame as a driver, or a hostile one, sends it: partial, complete, wrong, or nonsense."""
+    frame = draw(frames())
+    trailer = draw(st.sampled_from([b"", b"", b"", b"\0" * 6, b"junk", b"trailer" * 30]))
+    kind = draw(st.sampled_from(["partial", "partial", "complete", "bad", "seed", "garbage"]))
+    if kind == "partial":
+        return frame.partial + trailer, frame.header
+    if kind == "complete":
+        return frame.data + trailer, NetHeader(flags=draw(st.sampled_from([0, 0, 2, 0xF0])))
+    if kind == "bad":
+        return frame.bad + trailer, NetHeader()
+    if kind == "seed":
+        return frame.bad + trailer, frame.header
+    return frame.partial + trailer, draw(headers)
+
+
+headers = st.builds(
+    NetHeader,
+    flags=st.sampled_from([0, 1, 1, 1, 2, 3, 0xFF]),
+    gso_type=st.sampled_from([0, 0, 0, 0, 0, 1, 3, 4, 5, 0x80, 0xFF]),
+    hdr_len=st.integers(0, 0xFFFF),
+    gso_size=st.integers(0, 0xFFFF),
+    csum_start=st.one_of(st.integers(0, 150), st.integers(0, 0xFFFF)),
+    csum_offset=st.one_of(st.sampled_from([6, 16]), st.integers(0, 40), st.integers(0, 0xFFFF)),
+    num_buffers=st.integers(0, 0xFFFF),
+)
+
+
+_optional = (CSUM, GUEST_CSUM, MRG_RXBUF, EVENT_IDX, VERSION_1)
+features = st.integers(0, (1 << len(_optional)) - 1).map(
+    lambda word: INDIRECT_DESC | sum(bit for i, bit in enumerate(_optional) if word >> i & 1)
+)
+policies = st.sampled_from(list(Policy))
+
+
+@st.composite
+def cuts(draw: st.DrawFn, length: int) -> list[int]:
+    """Where a frame with its header is cut apart; sometimes at every byte of the header."""
+    if draw(st.integers(0, 9)) == 0:
+        return list(range(1, min(length, 30)))
+    return sorted(draw(st.sets(st.integers(1, length - 1), max_size=8)))
+
+
+@st.composite
+def chains(draw: st.DrawFn, need: int, merge: bool) -> list[list[int]]:
+    """Receive chains with room for `need` bytes: one, or several where they are merged."""
+    if not merge:
+        sizes = [draw(st.integers(1, need)) for _ in range(draw(st.integers(0, 5)))]
+        return [[*sizes, max(1, need - sum(sizes)) + draw(st.integers(0, 50))]]
+    size = draw(st.integers(max(1, need // 40), need))
+    count = -(-need // size) + 1
+    split = draw(st.integers(0, size - 1))
+    return [[split, size - split] if i % 2 and split else [size] for i in range(count)]
