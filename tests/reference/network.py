@@ -7,6 +7,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+
 from tests.reference.guest import Guest
 from tests.reference.plug import FULL, NO_OPTIONS, Options
 from tests.reference.tap import SocketTap
@@ -29,8 +31,8 @@ class Network:
         self.notice_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.state.notice_fd = self.notice_fd
         self.work: Work = prepared_work(self.state)
-        for scratch in (self.work.head, self.work.packet):
-            scratch[:] = 0xAA  # what was left by frames before
+        for scratch in (field for field in self.work if getattr(field, "dtype", None) == np.uint8):
+            scratch[:] = 0xAA  # what frames before have left
         self.guests: list[Guest] = []
         self.taps: list[SocketTap] = []
 

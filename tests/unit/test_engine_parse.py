@@ -10,13 +10,14 @@ from tests.reference.checksum import put
 from tests.reference.frame import HOME_ADDRESS, Layers, authentication, fragment6, options, routing
 from tests.reference.header import WINDOW_LEN, Headers, parse
 from vionet.engine.ingress import read_headers
-from vionet.engine.layout import HEAD_LEN, State
+from vionet.engine.layout import HEAD_LEN, HEAD_MAX, State
 from vionet.engine.parse import parse_plain
 from vionet.engine.status import Csum
 from vionet.fabric.fabric import prepared_work
 from vionet.jit.record import allocate
 
 WORK = prepared_work(allocate(State))
+HEAD = ctypes.create_string_buffer(HEAD_MAX + 64)
 TAG, QTAG, OLD = (0x8100, 0x2005), (0x88A8, 7), (0x9100, 9)
 PAYLOAD = bytes(range(40))
 
@@ -25,7 +26,7 @@ def seen(data: bytes) -> tuple[Headers, bool]:
     """What the engine's parser says of a frame, and whether its short way knew it."""
     frame = WORK.frame[0]
     rest = ctypes.create_string_buffer(data[HEAD_LEN:], max(1, len(data) - HEAD_LEN))
-    WORK.head[:] = 0xAA
+    WORK.heads[:] = 0xAA
     ctypes.memmove(int(WORK.head_hva), data, min(len(data), HEAD_LEN))
     frame.length = len(data)
     frame.head_len = min(len(data), HEAD_LEN)
@@ -111,6 +112,10 @@ FRAMES = {
     "version 5": put(Layers().udp(PAYLOAD).data, 14, 0x5500),
     "short header": put(Layers().udp(PAYLOAD).data, 14, 0x4400),
     "version 4 of 6": put(Layers(6).udp(PAYLOAD).data, 14, 0x4500),
+    "extension behind the end": put(v6((0, options())).udp(PAYLOAD).data, 18, 4),
+    "extension longer than the datagram": put(v6((0, options(bytes(30)))).udp(b"").data, 18, 16),
+    "authentication longer": put(v6((51, authentication(9))).udp(b"").data, 18, 24),
+    "jumbo": put(v6((0, options(b"\xc2\4\0\1\0\0"))).udp(PAYLOAD).data, 18, 0),
     "trailer": Layers().udp(PAYLOAD).data + b"trailer",
     "long trailer": Layers(6).tcp(PAYLOAD).data + b"trailer" * 40,
 }  # fmt: skip

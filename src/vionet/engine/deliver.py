@@ -1,7 +1,7 @@
 """Delivery of the frame in hand to one port, as the plan says.
 
-Kept apart by receiver: `receive_guest` for receive rings, `tap` for taps.  The frame's head copy
-is the same after each delivery as before, so that a flooded frame is prepared for every receiver
+Kept apart by receiver: `deliver_guest` for receive rings, `deliver_tap` for taps.  The head copy is
+the same after each delivery as before, so that a flooded frame is prepared for every receiver
 anew (spec SG-19, W14).
 """
 

@@ -99,7 +99,7 @@ def to_tap(state: State, work: Work, frame: Frame, out: int, action: int) -> int
         flags = VIRTIO_NET_HDR_F_DATA_VALID
     elif action == FILL:
         return to_stream(state, work, frame, out)
-    write_header(work, HDR_LEN, flags, start, offset)
+    write_header(head - HDR_LEN, HDR_LEN, flags, start, offset, 1)
     n = 1
     work.iov[0] = head - HDR_LEN
     work.iov[1] = HDR_LEN + frame.head_len

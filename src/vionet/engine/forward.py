@@ -11,33 +11,30 @@ by its reason: refusals at the sender's port, failed deliveries at the receiver'
 """
 
 from vionet.engine.deliver import deliver
+from vionet.engine.deliver_guest import flush
 from vionet.engine.fdb import REFRESH_NS, learn, lookup
-from vionet.engine.guest import translate
 from vionet.engine.ingress import (
     read_addresses,
     read_headers,
     read_tap,
     read_tap_in_place,
+    stage,
     take_chain,
 )
 from vionet.engine.judge import judge, read_header
 from vionet.engine.layout import (
     BURST_MAX,
     FRAME,
-    PORT,
-    QUEUE,
     STATE,
     WORK,
     Frame,
-    Port,
-    Queue,
     State,
     Work,
 )
 from vionet.engine.parse import parse_plain
 from vionet.engine.receive import reserve
 from vionet.engine.seal import plant_seed
-from vionet.engine.split import available, disarm, head_at, push_used
+from vionet.engine.split import available, disarm, push_used
 from vionet.engine.status import (
     DESTINATION_MAC_LOCKED,
     FDB_FULL,
@@ -63,7 +60,6 @@ from vionet.engine.status import (
 from vionet.engine.tell import break_ring, finish, notify, touch
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.libc import errno
-from vionet.jit.raw import load_i64, prefetch
 
 GROUP = 1 << 40  # the group bit of an address
 SWITCH = int(FabricKind.SWITCH)
@@ -162,24 +158,6 @@ def forward(state: State, work: Work, frame: Frame, in_port: int) -> int:
     return OK if status == OK else undelivered(state, out, status)
 
 
-@kernel(INT, PORT, QUEUE, INT)
-def look_ahead(port: Port, queue: Queue, count: int) -> int:
-    """Hint at the descriptors and the first bytes of the next `count` frames.
-
-    The driver's core has just written them; fetching them side by side instead of one after the
-    other is most of what a small frame costs.  What is read here is judged later, not now.
-    """
-    for i in range(count):
-        head = head_at(queue, queue.avail_idx + i) & (queue.entries - 1)
-        prefetch(queue.desc_hva + 16 * head)
-    for i in range(count):
-        head = head_at(queue, queue.avail_idx + i) & (queue.entries - 1)
-        hva = translate(port, load_i64(queue.desc_hva + 16 * head), 128)
-        prefetch(hva)
-        prefetch(hva + 64)
-    return 0
-
-
 @kernel(INT, STATE, WORK, INT)
 def from_guest(state: State, work: Work, in_port: int) -> int:
     """A burst from a guest's transmit ring.  *returns* the frames taken."""
@@ -196,18 +174,18 @@ def from_guest(state: State, work: Work, in_port: int) -> int:
     disarm(port, queue)
     queue.held = 0
     count = min(count, BURST_MAX)
-    look_ahead(port, queue, count)
+    stage(port, queue, work, count)
     n_bytes = 0
     done = 0
-    for _ in range(count):
-        head = head_at(queue, queue.avail_idx)
+    for i in range(count):
+        head = work.slot_head[i]
         if head >= queue.entries:
             break_ring(state, work, in_port, 1)
             break
         if not queue.enabled:
             status = RING_DISABLED  # started but disabled: taken and discarded (spec VU-27)
         else:
-            status = take_chain(port, queue, work, frame, head)
+            status = take_chain(port, queue, work, frame, i)
             if status == OK:
                 n_bytes += frame.length
                 status = forward(state, work, frame, in_port)
@@ -217,9 +195,11 @@ def from_guest(state: State, work: Work, in_port: int) -> int:
                     break
         if status != OK:
             state.drops[in_port, status] += 1
-        push_used(queue, head, 0)
-        queue.avail_idx = (queue.avail_idx + 1) & 0xFFFF
         done += 1
+    flush(work)
+    for i in range(done):
+        push_used(queue, work.slot_head[i], 0)
+    queue.avail_idx = (queue.avail_idx + done) & 0xFFFF
     state.ledger[in_port, TX_FRAMES] += done
     state.ledger[in_port, TX_BYTES] += n_bytes
     notify(state, work, in_port, 1)
@@ -283,6 +263,7 @@ def from_tap(state: State, work: Work, in_port: int) -> int:
         state.ledger[in_port, TX_FRAMES] += 1
         state.ledger[in_port, TX_BYTES] += length
         status = forward(state, work, frame, in_port)
+        flush(work)  # the next frame is read into the same memory
         if status == HELD:
             state.drops[out, RX_RING_FULL] += 1  # it was read privately and cannot go back
         elif status != OK:

@@ -1,7 +1,7 @@
 """Taking one frame: from a guest's transmit ring, or from a tap.
 
 How it works: afterwards the frame in hand is a private copy of its virtio-net header and its
-first bytes (`work.head`, the header in front), and a scatter list of the untouched rest.  Every
+first bytes (a slot of `work.heads`, the header in front), and a scatter list of the rest.  Every
 decision is made on the copies, and the head copy is what will be delivered: the guest may rewrite
 shared memory at any moment (spec DS-12).
 
@@ -19,6 +19,7 @@ from vionet.engine.layout import (
     PACKET_LEN,
     PORT,
     QUEUE,
+    SLOT_LEN,
     WORK,
     Frame,
     Port,
@@ -26,10 +27,11 @@ from vionet.engine.layout import (
     Work,
 )
 from vionet.engine.parse import parse, swap16
+from vionet.engine.split import head_at, used_entry
 from vionet.engine.status import FRAME_TOO_LONG, FRAME_TOO_SHORT, HEADER_TRUNCATED, OK
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.libc import readv
-from vionet.jit.raw import copy, load_i64, load_u16, load_u32
+from vionet.jit.raw import copy, load_i64, load_u16, load_u32, prefetch, prefetch_write
 from vionet.spec.packet import ETH_HLEN
 from vionet.spec.virtio import (
     VRING_DESC_F_INDIRECT,
@@ -79,30 +81,59 @@ def take_list(port: Port, queue: Queue, work: Work, frame: Frame, head: int) -> 
     return take(work, frame, work.head_hva - header_len, header_len + frame.head_len)
 
 
-@kernel(INT, PORT, QUEUE, WORK, FRAME, INT, inline=True)
-def take_chain(port: Port, queue: Queue, work: Work, frame: Frame, head: int) -> int:
-    """Make the transmit chain at `head` the frame in hand.  *returns* OK or a drop reason.
+@kernel(INT, PORT, QUEUE, WORK, INT)
+def stage(port: Port, queue: Queue, work: Work, count: int) -> int:
+    """Copy the heads of the next `count` frames into slots, where one descriptor holds the frame.
 
-    The usual chain is one direct descriptor: one translation and one copy, without a loop.
+    The driver's core has just written descriptors and frames.  Asking for all of them first and
+    copying afterwards lets the transfers overlap; and a head that was copied a while ago is read
+    back without waiting for stores to other memory.
     """
+    header_len = port.header_len
+    for i in range(0, count + 7, 8):
+        prefetch_write(used_entry(queue, queue.used_idx + i))
+    for i in range(count):
+        head = head_at(queue, queue.avail_idx + i)
+        work.slot_head[i] = head
+        prefetch(queue.desc_hva + 16 * (head & (queue.entries - 1)))
+    for i in range(count):
+        work.slot_len[i] = 0
+        head = work.slot_head[i]
+        if head >= queue.entries:
+            break
+        gpa = load_i64(queue.desc_hva + 16 * head)
+        word = load_i64(queue.desc_hva + 16 * head + 8)
+        length = (word & U32) - header_len
+        if word & SPECIAL or length < ETH_HLEN or length > FRAME_MAX:
+            continue
+        hva = translate(port, gpa, header_len + length)
+        if hva:
+            prefetch(hva)
+            prefetch(hva + 64)
+            work.slot_hva[i] = hva
+            work.slot_len[i] = length
+    for i in range(count):
+        if work.slot_len[i]:
+            slot = work.heads_hva + SLOT_LEN * i - header_len
+            copy_head(slot, work.slot_hva[i], header_len + min(work.slot_len[i], HEAD_LEN))
+    return 0
+
+
+@kernel(INT, PORT, QUEUE, WORK, FRAME, INT, inline=True)
+def take_chain(port: Port, queue: Queue, work: Work, frame: Frame, i: int) -> int:
+    """Make the burst's frame `i` the frame in hand.  *returns* OK or a drop reason."""
     frame.in_place = 0
     frame.full = 0
-    header_len = port.header_len
-    gpa = load_i64(queue.desc_hva + 16 * head)
-    word = load_i64(queue.desc_hva + 16 * head + 8)
-    length = (word & U32) - header_len
-    if word & SPECIAL or length < ETH_HLEN or length > FRAME_MAX:
-        return take_list(port, queue, work, frame, head)
-    hva = translate(port, gpa, header_len + length)
-    if hva == 0:
-        return take_list(port, queue, work, frame, head)
+    work.head_hva = work.heads_hva + SLOT_LEN * i
+    length = work.slot_len[i]
+    if length == 0:
+        return take_list(port, queue, work, frame, work.slot_head[i])
     head_len = min(length, HEAD_LEN)
-    copy_head(work.head_hva - header_len, hva, header_len + head_len)
     frame.length = length
     frame.head_len = head_len
     frame.first_seg = 0
     frame.n_segs = 1
-    work.seg_hva[0] = hva + header_len + head_len
+    work.seg_hva[0] = work.slot_hva[i] + port.header_len + head_len
     work.seg_len[0] = length - head_len
     return OK
 

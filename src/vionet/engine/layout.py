@@ -24,6 +24,8 @@ BURST_MAX: Final = 64  # frames taken from one port before the next has its turn
 HEAD_ROOM: Final = 64  # in front of the head copy, for the virtio-net header
 HEAD_LEN: Final = 128  # bytes of a frame copied to be judged
 HEAD_MAX: Final = 512  # the most, where IPv6 extension headers need it
+LATE_MAX: Final = 256  # deliveries written together
+SLOT_LEN: Final = HEAD_ROOM + HEAD_MAX  # of one head copy; an odd number of cache lines
 FRAME_MAX: Final = 65589  # spec RB-02: 14 + 40 + 65535
 FDB_SIZE: Final = 16384  # slots of the forwarding table, a power of two
 FDB_PROBES: Final = 8  # slots looked at for one address
@@ -158,10 +160,26 @@ class Frame(Record):
     src: int
 
 
+class Late(Record):
+    """One delivery that is decided and still to be written (`deliver_guest.flush`)."""
+
+    dst_hva: int
+    header_len: int
+    header: int  # the first 8 bytes of the virtio-net header
+    csum_offset: int
+    head_hva: int
+    head_len: int
+    src_hva: int  # the rest, in one piece
+    rest: int
+    used_hva: int  # its used entry, and what to write there
+    used: int
+
+
 class Work(Record):
     """One worker's scratch."""
 
-    head_hva: int  # addresses of the arrays below
+    head_hva: int  # of the head copy in hand: a slot of `heads`, behind its room
+    heads_hva: int  # of the first one
     scratch_hva: int
     packet_hva: int
     stream_hva: int
@@ -171,6 +189,7 @@ class Work(Record):
     one_hva: int
     stop_hva: int  # of State.stop
     n_touched: int
+    n_late: int
     n_dst: int
     n_chains: int
     room: int  # bytes that the chosen receive buffers can hold
@@ -189,7 +208,11 @@ class Work(Record):
     clock: Annotated[Ints, 2]
     one: Annotated[Ints, 1]
     scratch: Annotated[Bytes, 16]
-    head: Annotated[Bytes, HEAD_ROOM + HEAD_MAX]
+    late: Annotated[Records[Late], LATE_MAX]
+    slot_head: Annotated[Ints, BURST_MAX]  # of each frame of a burst: its chain's descriptor
+    slot_hva: Annotated[Ints, BURST_MAX]  # where it begins, virtio-net header first
+    slot_len: Annotated[Ints, BURST_MAX]  # without that header; 0: not staged
+    heads: Annotated[Bytes, BURST_MAX * SLOT_LEN + 64]
     packet: Annotated[Bytes, PACKET_LEN]  # the rest of a frame read from a tap
     stream: Annotated[Bytes, PACKET_LEN]  # a frame finished for a stream
 

@@ -13,7 +13,7 @@ index that jumps cannot be answered, and the caller breaks the ring (`tell.break
 
 from vionet.engine.guest import U32, translate, walk
 from vionet.engine.layout import CHAIN_MAX, PORT, QUEUE, WORK, Port, Queue, Work
-from vionet.engine.split import available, head_at, push_used
+from vionet.engine.split import available, head_at, push_used, used_entry
 from vionet.engine.status import (
     OK,
     RX_BUFFER_TOO_SMALL,
@@ -114,6 +114,7 @@ def reserve(port: Port, queue: Queue, work: Work, need: int) -> int:
     prefetch_write(ahead_hva + 64)
     ahead = head_at(queue, queue.avail_idx + 2 * AHEAD) & (queue.entries - 1)
     prefetch(queue.desc_hva + 16 * ahead)
+    prefetch_write(used_entry(queue, queue.used_idx + 2 * AHEAD))
     work.dst_hva[0] = hva
     work.dst_seg_len[0] = length
     work.chain_head[0] = head

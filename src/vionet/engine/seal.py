@@ -1,6 +1,6 @@
 """What is ours in every frame: the virtio-net header in front, the pseudo-header sum.
 
-Nothing of one virtio-net header is left for the next (W39, W40): all its bytes are written each time.
+Nothing of one header is left for the next (W39, W40): all its bytes are written each time.
 """
 
 from vionet.engine.checksum import pseudo_header
@@ -27,15 +27,16 @@ def finished(total: int, udp: int) -> int:
     return 0xFFFF if udp and value == 0 else value
 
 
-@kernel(INT, WORK, INT, INT, INT, INT, inline=True)
-def write_header(work: Work, header_len: int, flags: int, start: int, offset: int) -> int:
-    """Put a fresh virtio-net header in front of the head copy; num_buffers is 1 (spec RX-01)."""
-    base = work.head_hva - header_len
-    store_i64(base, flags | (start << 48))
+@kernel(INT, INT, INT, INT, INT, INT, INT, inline=True)
+def write_header(
+    address: int, header_len: int, flags: int, start: int, offset: int, num_buffers: int
+) -> int:
+    """Write a fresh virtio-net header; gso_type and hdr_len are 0."""
+    store_i64(address, flags | (start << 48))
     if header_len == HDR_LEN:
-        store_u32(base + 8, offset | (1 << 16))
+        store_u32(address + 8, offset | (num_buffers << 16))
     else:
-        store_u16(base + 8, offset)
+        store_u16(address + 8, offset)
     return 0
 
 

@@ -47,11 +47,16 @@ def head_at(queue: Queue, idx: int) -> int:
     return load_u16(queue.avail_hva + 4 + 2 * (idx & (queue.entries - 1)))
 
 
+@kernel(INT, QUEUE, INT, inline=True)
+def used_entry(queue: Queue, idx: int) -> int:
+    """The address of used entry `idx`."""
+    return queue.used_hva + 4 + 8 * (idx & (queue.entries - 1))
+
+
 @kernel(INT, QUEUE, INT, INT, inline=True)
 def push_used(queue: Queue, head: int, length: int) -> int:
     """Write one used entry behind those not yet published."""
-    entry = queue.used_hva + 4 + 8 * (queue.used_idx & (queue.entries - 1))
-    store_i64(entry, head | length << 32)
+    store_i64(used_entry(queue, queue.used_idx), head | length << 32)
     queue.used_idx = (queue.used_idx + 1) & U16
     return 0
 

@@ -91,7 +91,8 @@ def prepare_state(state: State, kind: FabricKind) -> None:
 def prepared_work(state: State) -> Work:
     """A worker's scratch that knows its own addresses."""
     work = allocate(Work)
-    work.head_hva = address_of(work.head) + HEAD_ROOM
+    work.heads_hva = (address_of(work.heads) + 63 & ~63) + HEAD_ROOM
+    work.head_hva = work.heads_hva
     work.scratch_hva = address_of(work.scratch)
     work.packet_hva = address_of(work.packet)
     work.stream_hva = address_of(work.stream)
