@@ -2,14 +2,15 @@
 
 How it works: a test draws a few small numbers and the bytes follow from them, so that thousands
 of bytes cost no more choices than ten.  Runs are the same each time; with VIONET_EXAMPLES=1000 in
-the environment they are random, and as many.
+the environment they are random, as many, and a failure is made as small as can be (which may take
+longer than the time limit: `--timeout 0`).
 """
 
 import os
 import random
 from typing import Final
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from tests.reference.frame import (
@@ -45,6 +46,8 @@ def examples(compiled: int, interpreted: int) -> settings:
         derandomize=not _WANTED,
         database=None,
         deadline=None,
+        # Shrinking a failure takes longer than a test may.
+        phases=list(Phase) if _WANTED else [Phase.explicit, Phase.generate],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
 

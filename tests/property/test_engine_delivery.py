@@ -108,12 +108,13 @@ def test_receiver_gets_what_was_meant(data: st.DataObject) -> None:
     sender without offload would have sent; and so for the next frame in the same burst."""
     draw = data.draw
     with Network(draw(st.sampled_from(list(FabricKind)))) as network:
-        source = network.guest(FULL, size=256, data_len=DATA_LEN)
+        source = network.guest(FULL, size=256, data_len=2 * DATA_LEN)
         sink = network.guest(
-            draw(some.features), policy=draw(some.policies), size=256, data_len=DATA_LEN
+            draw(some.features), policy=draw(some.policies), size=512, data_len=2 * DATA_LEN
         )
         sent: list[Frame] = []
-        for _ in range(draw(st.integers(1, 3))):
+        refused = 0
+        for _ in range(draw(st.integers(1, 6))):
             frame = draw(some.frames())
             parsed = parse(frame.data)
             partial = draw(st.booleans()) and not parsed.fragment and not parsed.routed
@@ -121,12 +122,16 @@ def test_receiver_gets_what_was_meant(data: st.DataObject) -> None:
             source.send(
                 frame.partial if partial else frame.data,
                 frame.header if partial else NetHeader(),
-                cuts=draw(some.cuts(12 + len(frame.data))),
-                indirect=True,
+                cuts=draw(some.cuts(12 + len(frame.data))) if draw(st.booleans()) else (),
+                indirect=draw(st.booleans()),
             )
             sent.append(frame)
-        assert len(sent) == network.run(source)
-        assert {} == source.drops | sink.drops
+            if draw(st.integers(0, 4)) == 0:
+                source.send(frame.partial, NetHeader(gso_type=1))
+                refused += 1
+        assert len(sent) + refused == network.run(source)
+        assert {} == sink.drops
+        assert refused == source.drops.get("gso_not_negotiated", 0)
         found = sink.received()
         assert len(sent) == len(found)
         for frame, one in zip(sent, found, strict=True):

@@ -31,8 +31,10 @@ class Network:
         self.notice_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.state.notice_fd = self.notice_fd
         self.work: Work = prepared_work(self.state)
-        for scratch in (field for field in self.work if getattr(field, "dtype", None) == np.uint8):
-            scratch[:] = 0xAA  # what frames before have left
+        record: Any = self.work
+        for name in record.dtype.names:
+            if record.dtype[name].base == np.uint8:
+                record[name][:] = 0xAA  # what frames before have left
         self.guests: list[Guest] = []
         self.taps: list[SocketTap] = []
 

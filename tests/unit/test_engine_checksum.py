@@ -145,6 +145,17 @@ def test_tunnel_built_by_the_guest(
                 assert frame.data == checksum.finish(a.frame, start, offset)
 
 
+def test_tunnel_with_a_trailer() -> None:
+    """Bytes behind a tunnel's datagram are inside the inner sum, as the header asks (SG-02)."""
+    with Network() as network:
+        line = Line(network)
+        frame = Layers().vxlan(Layers().tcp(PAYLOAD[:500]))
+        data = frame.partial + b"trailer"
+        done = checksum.finish(data, frame.csum_start, frame.csum_offset)
+        a, b = line.send(data, frame.header)
+        assert (done, done, 0) == (a.frame, b.frame, a.header.flags)
+
+
 def test_wrong_outer_sum_of_a_tunnel() -> None:
     """The inner sum is finished all the same, and the frame passes as it is."""
     with Network() as network:

@@ -6,6 +6,7 @@ from tests.reference.frame import BROADCAST, MACS, Layers
 from tests.reference.guest import Guest
 from tests.reference.network import Network
 from tests.reference.plug import CSUM, FULL, GUEST_CSUM, MRG_RXBUF, VERSION_1, Options
+from vionet.engine.layout import FDB_PORT_MAX
 from vionet.engine.status import FabricKind, Policy
 
 PAYLOAD = bytes(range(250))
@@ -114,6 +115,17 @@ def test_flood_gives_each_its_own_form() -> None:
             assert (0 if natural else flags) == second.header.flags
             if not second.header.flags:
                 assert tunnel.data == second.frame
+
+
+def test_full_table_is_counted_and_floods() -> None:
+    """An address that is not learnt is counted; its frames go their way."""
+    with Network() as network:
+        guests = trio(network)
+        guests[0].record.fdb_count = FDB_PORT_MAX
+        assert [1, 2] == reached(network, guests, 0, frame(0))
+        assert [1, 2] == reached(network, guests, 0, frame(3))
+        assert {"fdb_full": 2} == guests[0].drops
+        assert [0, 2] == reached(network, guests, 1, frame(1, 0))
 
 
 def test_locked_port_sends_its_own_address_only() -> None:

@@ -26,8 +26,9 @@ def seen(data: bytes) -> tuple[Headers, bool]:
     """What the engine's parser says of a frame, and whether its short way knew it."""
     frame = WORK.frame[0]
     rest = ctypes.create_string_buffer(data[HEAD_LEN:], max(1, len(data) - HEAD_LEN))
-    WORK.heads[:] = 0xAA
-    ctypes.memmove(int(WORK.head_hva), data, min(len(data), HEAD_LEN))
+    ctypes.memset(HEAD, 0xAA, len(HEAD))
+    ctypes.memmove(HEAD, data, min(len(data), HEAD_LEN))
+    WORK.head_hva = ctypes.addressof(HEAD)
     frame.length = len(data)
     frame.head_len = min(len(data), HEAD_LEN)
     frame.in_place = frame.first_seg = 0

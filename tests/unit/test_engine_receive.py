@@ -8,7 +8,7 @@ from tests.reference.frame import Layers
 from tests.reference.guest import DATA_GPA, Guest
 from tests.reference.network import Network
 from tests.reference.plug import CSUM, FULL, GUEST_CSUM, INDIRECT_DESC, MRG_RXBUF, VERSION_1
-from tests.reference.ring import INDIRECT, NEXT, WRITE
+from tests.reference.ring import INDIRECT, NEXT, WRITE, Buffer
 
 FRAME = Layers().udp(bytes(range(251)))
 LEN = len(FRAME.data)
@@ -221,3 +221,20 @@ def test_used_index_wraps() -> None:
             sink.post(200)
             sink.post(200)
             assert [FRAME.partial] == delivered(network, source, sink)
+
+
+def test_more_pieces_than_there_is_room_for() -> None:
+    """Chains of 1024 buffers that each lie in two regions fill the scatter list; the next is
+    refused, and written nowhere."""
+    with Network() as network:
+        source, sink = network.guest(), network.guest()
+        middle = (DATA_GPA + sink.end_gpa) // 2
+        for _ in range(3):
+            sink.next_gpa += -sink.next_gpa % 16
+            table = sink.alloc(16 * 1024)
+            head = sink.rx.add([Buffer(middle - 1, 2)] * 1024, True, table_gpa=table)
+            sink.posted[head] = [Buffer(middle - 1, 2)] * 1024
+        frame = Layers().udp(bytes(5000))
+        source.send(frame.partial, frame.header)
+        assert 1 == network.run(source)
+        assert {"rx_chain_invalid": 1} == sink.drops

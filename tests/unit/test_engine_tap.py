@@ -3,12 +3,14 @@
 One end of a socket pair stands where the kernel's tap is.
 """
 
+import os
 import socket
 
 import pytest
 
 from tests.reference import checksum
-from tests.reference.frame import BROADCAST, Layers
+from tests.reference.frame import BROADCAST, Layers, options
+from tests.reference.guest import DATA_GPA
 from tests.reference.network import Network
 from tests.reference.plug import FULL, GUEST_CSUM, Options
 from vionet.engine.status import FabricKind
@@ -215,3 +217,59 @@ def test_too_many_pieces_for_one_writev() -> None:
         network.run(source)
         assert [data] == [data for _, data in sink.taken()]
         assert {"chain_too_long": 1} == sink.drops
+
+
+def test_wire_meets_a_broken_chain() -> None:
+    """A chain that breaks a rule is given back before the read; the frame waits or comes."""
+    with Network(FabricKind.WIRE) as network:
+        source, sink = network.tap(), network.guest()
+        (slot,) = sink.rx.take_slots(1)
+        sink.rx.set_descriptor(slot, DATA_GPA, 2000, 0, 0)
+        sink.posted[slot] = []
+        sink.rx.offer(slot, [slot])
+        sink.post(2000)
+        source.give(TCP.partial, TCP.header)
+        network.run_tap(source)
+        assert [TCP.partial] == [received.frame for received in sink.received()]
+        assert 1 == sink.calls()
+
+
+def test_wire_meets_a_broken_ring() -> None:
+    """A head beyond the ring breaks it, and people are told (VU-44)."""
+    with Network(FabricKind.WIRE) as network:
+        source, sink = network.tap(), network.guest()
+        sink.rx.offer(sink.rx.size, [])
+        source.give(TCP.partial, TCP.header)
+        assert 1 == network.run_tap(source)
+        assert [0] == sink.port.broken_rings
+        assert 1 == sink.errors()
+        assert 1 == sink.drops["rx_ring_broken"]
+
+
+def test_tap_that_cannot_be_read() -> None:
+    """Any error but an empty tap is counted, once, until the next event."""
+    with Network() as network:
+        source, _ = network.tap(), network.guest()
+        reading, writing = os.pipe()
+        os.dup2(writing, int(source.record.fd))
+        os.close(writing)
+        assert 0 == network.run_tap(source)
+        os.close(reading)
+        assert {"tap_error": 1} == source.drops
+        assert 0 == source.record.readable
+
+
+def test_long_headers_of_a_tap() -> None:
+    """Headers beyond the copy: a switch looks on, a wire finishes the sum where the frame lies."""
+    udp = Layers(6, extensions=((0, options(bytes(200))),)).udp(PAYLOAD[:333])
+    for kind in FabricKind:
+        with Network(kind) as network:
+            source, sink = network.tap(), network.guest()
+            sink.post(1700)
+            source.give(udp.partial, udp.header)
+            network.run_tap(source)
+            (one,) = sink.received()
+            if one.header.flags:
+                assert udp.partial == one.frame
+            else:
+                assert udp.data == one.frame

@@ -5,6 +5,7 @@ Real eventfds, the real `Fabric`; each wait has a deadline.
 
 import os
 import select
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from tests.reference.plug import EVENT_IDX, FULL, Options
 from tests.reference.ring import DriverRing
 from vionet.engine.status import FabricKind
 from vionet.fabric import Fabric
+from vionet.ports.tap import Tap
 from vionet.vhost_user.ring import Ring
 
 FRAME = Layers().tcp(bytes(range(200)))
@@ -28,6 +30,7 @@ class Wired(Guest):
     """A guest on a running fabric, with a kick eventfd for each ring."""
 
     def __init__(self, fabric: Fabric, features: int = FULL, *, polled: bool = False) -> None:
+        self.fabric = fabric
         self.port = fabric.add_guest(Options())
         self.kicks = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(2)]
         self.polled = polled
@@ -165,3 +168,34 @@ def test_stopped_ring_stays_where_it_was() -> None:
         source.kick(1)
         assert 1 == sink.port.stop_ring(0)
         assert 1 == source.tx.used_idx
+
+
+@pytest.mark.parametrize("kind", list(FabricKind))
+def test_tap_wakes_the_worker(kind: FabricKind) -> None:
+    """What the kernel sends arrives, and what the guest sends is written, while all sleep between;
+    a wire's tap waits for buffers and goes on when the guest has posted some."""
+    with running(kind, FULL) as (guest,):
+        kernel, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        kernel.settimeout(DEADLINE_S)
+        tap = Tap(
+            fd=ours.detach(), name="tap", header_len=12, mtu=1500, takes_partial=True,
+            gives_partial=True, made=True, old_header_len=12,
+        )  # fmt: skip
+        with kernel:
+            guest.fabric.add_tap(Options(features=FULL), tap)
+            guest.kick(0)
+            guest.until_kicks(1)
+            for _ in range(5):
+                if kind is FabricKind.WIRE:
+                    kernel.send(FRAME.header.pack() + FRAME.partial)
+                guest.post(2000)
+                guest.kick(0)
+                if kind is FabricKind.SWITCH:
+                    kernel.send(FRAME.header.pack() + FRAME.partial)
+                guest.wait()
+                assert [FRAME.partial] == [received.frame for received in guest.received()]
+                guest.tx.suppress(1)
+                guest.send(FRAME.partial, FRAME.header)
+                guest.kick(1)
+                assert FRAME.partial == kernel.recv(1 << 16)[12:]
