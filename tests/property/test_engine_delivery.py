@@ -66,7 +66,7 @@ def send_to_all(
     return [sink.received() for sink in network.guests if sink is not source]
 
 
-@some.examples(compiled=400, interpreted=80)
+@some.examples(compiled=150, interpreted=60)
 @given(st.data())
 def test_delivery_is_what_the_model_says(data: st.DataObject) -> None:
     """Random frames with random headers to random receivers; refusals by name."""
@@ -101,7 +101,7 @@ def test_delivery_is_what_the_model_says(data: st.DataObject) -> None:
             assert seen in device.deliver(claim, column(sink))
 
 
-@some.examples(compiled=400, interpreted=80)
+@some.examples(compiled=150, interpreted=60)
 @given(st.data())
 def test_receiver_gets_what_was_meant(data: st.DataObject) -> None:
     """A good frame, partial or complete: finished as its header says it is the frame that a
@@ -143,7 +143,7 @@ def test_receiver_gets_what_was_meant(data: st.DataObject) -> None:
             assert frame.data == finished
 
 
-@some.examples(compiled=300, interpreted=60)
+@some.examples(compiled=200, interpreted=60)
 @given(st.binary(min_size=14, max_size=300), some.headers, some.features, some.policies)
 def test_any_bytes(body: bytes, header: NetHeader, features: int, policy: object) -> None:
     """Noise for a frame, noise for a header: judged and delivered as the model says."""

@@ -72,7 +72,7 @@ def counted(guest: Guest) -> int:
     return sum(n for reason, n in guest.drops.items() if reason not in NOT_DROPS)
 
 
-@some.examples(compiled=400, interpreted=60)
+@some.examples(compiled=200, interpreted=60)
 @given(some.seeds, st.sampled_from(list(FabricKind)), st.booleans())
 def test_hostile_sender(seed: int, kind: FabricKind, event_idx: bool) -> None:
     """Its memory is not changed by what it sends, and each frame taken is accounted for."""
@@ -99,7 +99,7 @@ def test_hostile_sender(seed: int, kind: FabricKind, event_idx: bool) -> None:
         assert taken == delivered + counted(hostile) + counted(victim)
 
 
-@some.examples(compiled=400, interpreted=60)
+@some.examples(compiled=200, interpreted=60)
 @given(some.seeds, st.booleans(), st.booleans())
 def test_hostile_receiver(seed: int, merge: bool, event_idx: bool) -> None:
     """It is given frames over rings of noise; the pair beside it does not notice."""
@@ -123,7 +123,7 @@ def test_hostile_receiver(seed: int, merge: bool, event_idx: bool) -> None:
         assert 4 == hostile.ledger.get("rx_frames", 0) + counted(hostile)
 
 
-@some.examples(compiled=200, interpreted=40)
+@some.examples(compiled=100, interpreted=40)
 @given(some.seeds)
 def test_hostile_both_ways(seed: int) -> None:
     """A guest that sends noise to its own address and everybody's, over rings of noise, between
