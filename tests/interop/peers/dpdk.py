@@ -35,7 +35,7 @@ def hugepages(folder: Path, megabytes: int = 256) -> Iterator[Path]:
         try:
             yield mount
         finally:
-            call("umount", str(mount), check=False)
+            call("umount", "--lazy", str(mount))  # a killed testpmd may hold it a little longer
     finally:
         PAGES.write_text(str(max(int(PAGES.read_text()) - megabytes // 2, 0)))
 
