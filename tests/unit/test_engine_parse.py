@@ -32,7 +32,6 @@ def seen(data: bytes) -> tuple[Headers, bool]:
     frame.length = len(data)
     frame.head_len = min(len(data), HEAD_LEN)
     frame.in_place = frame.first_seg = 0
-    frame.n_segs = 1
     WORK.seg_hva[0] = ctypes.addressof(rest)
     WORK.seg_len[0] = len(data) - frame.head_len
     plain = bool(parse_plain(WORK, frame))

@@ -25,6 +25,7 @@ from vionet.engine.judge import judge, read_header
 from vionet.engine.layout import (
     BURST_MAX,
     FRAME,
+    IOV_MAX,
     STATE,
     WORK,
     Frame,
@@ -175,6 +176,8 @@ def from_guest(state: State, work: Work, in_port: int) -> int:
     queue.held = 0
     count = min(count, BURST_MAX)
     stage(port, queue, work, count)
+    frame.in_place = 0
+    frame.full = 0
     n_bytes = 0
     done = 0
     for i in range(count):
@@ -183,7 +186,9 @@ def from_guest(state: State, work: Work, in_port: int) -> int:
             break_ring(state, work, in_port, 1)
             break
         if not queue.enabled:
-            status = RING_DISABLED  # started but disabled: taken and discarded (spec VU-27)
+            status = (
+                RING_DISABLED  # started but disabled: taken and discarded (spec VU-27)
+            )
         else:
             status = take_chain(port, queue, work, frame, i)
             if status == OK:
@@ -218,7 +223,8 @@ def posted(state: State, work: Work, in_port: int, out: int) -> int:
     need = port.header_len + state.ports[in_port].max_frame_len + 1
     status = reserve(port, port.queues[0], work, need)
     if status == OK:
-        return 1
+        # More pieces than one `readv` takes are filled from a private copy.
+        return 1 if work.n_dst < IOV_MAX else 0
     if status == RX_RING_FULL:
         port.queues[0].starved = 1
         return -1
@@ -236,7 +242,9 @@ def from_tap(state: State, work: Work, in_port: int) -> int:
     frame = work.frame[0]
     done = 0
     out = 1 - in_port
-    direct = state.kind == WIRE and state.ports[out].up and state.ports[out].kind == GUEST
+    direct = (
+        state.kind == WIRE and state.ports[out].up and state.ports[out].kind == GUEST
+    )
     while done < BURST_MAX:
         in_place = 0
         if direct:
@@ -265,7 +273,9 @@ def from_tap(state: State, work: Work, in_port: int) -> int:
         status = forward(state, work, frame, in_port)
         flush(work)  # the next frame is read into the same memory
         if status == HELD:
-            state.drops[out, RX_RING_FULL] += 1  # it was read privately and cannot go back
+            state.drops[out, RX_RING_FULL] += (
+                1  # it was read privately and cannot go back
+            )
         elif status != OK:
             state.drops[in_port, status] += 1
     finish(state, work)

@@ -15,7 +15,6 @@ from vionet.engine.layout import (
     FRAME_MAX,
     HEAD_LEN,
     HEAD_MAX,
-    IOV_MAX,
     PACKET_LEN,
     PORT,
     QUEUE,
@@ -67,7 +66,6 @@ def take_list(port: Port, queue: Queue, work: Work, frame: Frame, head: int) -> 
     if status != OK:
         return status
     frame.first_seg = 0
-    frame.n_segs = work.n_walked
     header_len = port.header_len
     length = work.walked_len - header_len
     if length < 0:
@@ -115,15 +113,15 @@ def stage(port: Port, queue: Queue, work: Work, count: int) -> int:
     for i in range(count):
         if work.slot_len[i]:
             slot = work.heads_hva + SLOT_LEN * i - header_len
-            copy_head(slot, work.slot_hva[i], header_len + min(work.slot_len[i], HEAD_LEN))
+            copy_head(
+                slot, work.slot_hva[i], header_len + min(work.slot_len[i], HEAD_LEN)
+            )
     return 0
 
 
 @kernel(INT, PORT, QUEUE, WORK, FRAME, INT, inline=True)
 def take_chain(port: Port, queue: Queue, work: Work, frame: Frame, i: int) -> int:
     """Make the burst's frame `i` the frame in hand.  *returns* OK or a drop reason."""
-    frame.in_place = 0
-    frame.full = 0
     work.head_hva = work.heads_hva + SLOT_LEN * i
     length = work.slot_len[i]
     if length == 0:
@@ -132,7 +130,6 @@ def take_chain(port: Port, queue: Queue, work: Work, frame: Frame, i: int) -> in
     frame.length = length
     frame.head_len = head_len
     frame.first_seg = 0
-    frame.n_segs = 1
     work.seg_hva[0] = work.slot_hva[i] + port.header_len + head_len
     work.seg_len[0] = length - head_len
     return OK
@@ -157,10 +154,16 @@ def read_addresses(work: Work, frame: Frame) -> int:
     """The two Ethernet addresses as 48-bit numbers, the first octet highest."""
     base = work.head_hva
     low = load_u32(base + 2)
-    frame.dst = (swap16(load_u16(base)) << 32) | (swap16(low & 0xFFFF) << 16) | swap16(low >> 16)
+    frame.dst = (
+        (swap16(load_u16(base)) << 32)
+        | (swap16(low & 0xFFFF) << 16)
+        | swap16(low >> 16)
+    )
     low = load_u32(base + 8)
     frame.src = (
-        (swap16(load_u16(base + 6)) << 32) | (swap16(low & 0xFFFF) << 16) | swap16(low >> 16)
+        (swap16(load_u16(base + 6)) << 32)
+        | (swap16(low & 0xFFFF) << 16)
+        | swap16(low >> 16)
     )
     return 0
 
@@ -186,7 +189,6 @@ def read_tap(port: Port, work: Work, frame: Frame) -> int:
     frame.length = length
     frame.head_len = min(length, HEAD_LEN)
     frame.first_seg = 0
-    frame.n_segs = 1
     work.seg_hva[0] = work.packet_hva
     work.seg_len[0] = length - frame.head_len
     return length
@@ -211,8 +213,6 @@ def read_tap_in_place(port: Port, work: Work, frame: Frame, header_len: int) -> 
         work.iov[2 * n + 1] = work.dst_seg_len[i] - off
         off = 0
         n += 1
-        if n == IOV_MAX:
-            break
     length = readv(port.fd, work.iov_hva, n)
     if length < 0:
         return -1
@@ -224,5 +224,4 @@ def read_tap_in_place(port: Port, work: Work, frame: Frame, header_len: int) -> 
     frame.length = length
     frame.head_len = min(length, HEAD_LEN)
     frame.first_seg = 0
-    frame.n_segs = 0
     return length

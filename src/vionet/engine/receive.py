@@ -13,7 +13,7 @@ index that jumps cannot be answered, and the caller breaks the ring (`tell.break
 
 from vionet.engine.guest import U32, translate, walk
 from vionet.engine.layout import CHAIN_MAX, PORT, QUEUE, WORK, Port, Queue, Work
-from vionet.engine.split import available, head_at, push_used, used_entry
+from vionet.engine.split import available, head_at, push_used
 from vionet.engine.status import (
     OK,
     RX_BUFFER_TOO_SMALL,
@@ -23,7 +23,7 @@ from vionet.engine.status import (
     RX_RING_STOPPED,
 )
 from vionet.jit.kernel import INT, kernel
-from vionet.jit.raw import copy, load_acquire_u16, load_i64, prefetch, prefetch_write
+from vionet.jit.raw import copy, load_acquire_u16, load_i64, prefetch
 from vionet.spec.virtio import (
     VRING_DESC_F_INDIRECT,
     VRING_DESC_F_NEXT,
@@ -31,7 +31,7 @@ from vionet.spec.virtio import (
 )
 
 U16 = 0xFFFF
-AHEAD = 8  # receive buffers hinted at in advance
+AHEAD = 16  # chains whose descriptors are hinted at in advance
 WRITABLE = VRING_DESC_F_WRITE << 32
 SPECIAL = (VRING_DESC_F_NEXT | VRING_DESC_F_WRITE | VRING_DESC_F_INDIRECT) << 32
 
@@ -109,12 +109,7 @@ def reserve(port: Port, queue: Queue, work: Work, need: int) -> int:
     if hva == 0:
         return reserve_list(port, queue, work, need)
     ahead = head_at(queue, queue.avail_idx + AHEAD) & (queue.entries - 1)
-    ahead_hva = translate(port, load_i64(queue.desc_hva + 16 * ahead), 128)
-    prefetch_write(ahead_hva)
-    prefetch_write(ahead_hva + 64)
-    ahead = head_at(queue, queue.avail_idx + 2 * AHEAD) & (queue.entries - 1)
     prefetch(queue.desc_hva + 16 * ahead)
-    prefetch_write(used_entry(queue, queue.used_idx + 2 * AHEAD))
     work.dst_hva[0] = hva
     work.dst_seg_len[0] = length
     work.chain_head[0] = head

@@ -98,15 +98,17 @@ def run(state: State, work: Work) -> int:
     """Serve until `state.stop`.  *returns* 0."""
     idle_since = 0
     rounds = 0
+    read_clock(state, work)
     while load_acquire_i64(work.stop_hva) == 0:
-        read_clock(state, work)
         rounds += 1
         if rounds >= PEEK_ROUNDS:
             rounds = 0
+            read_clock(state, work)
             take_events(state, work, 0)
         if serve(state, work) > 0:
             idle_since = 0
             continue
+        read_clock(state, work)
         if idle_since == 0:
             idle_since = state.now_ns
         if state.now_ns - idle_since < state.spin_ns:
@@ -115,7 +117,8 @@ def run(state: State, work: Work) -> int:
         if arm_all(state):
             idle_since = 0
             continue
-        if take_events(state, work, state.sleep_ms) > 0:
-            rounds = 0
+        take_events(state, work, state.sleep_ms)
+        read_clock(state, work)
+        rounds = 0
         idle_since = 0
     return 0
