@@ -76,9 +76,7 @@ def sum_delivered(work: Work, start: int, end: int) -> int:
         low = max(start, off)
         high = min(end, off + length)
         if low < high:
-            total += sum_piece(
-                work.dst_hva[i] + low - off, high - low, (low - start) & 1
-            )
+            total += sum_piece(work.dst_hva[i] + low - off, high - low, (low - start) & 1)
         off += length
         if off >= end:
             break

@@ -72,9 +72,7 @@ def scatter(work: Work, frame: Frame, off: int, rest: int, want_sum: int) -> int
     while rest > 0:
         piece = min(min(work.seg_len[s] - s_off, work.dst_seg_len[d] - off), rest)
         if want_sum:
-            total += copy_and_sum(
-                work.dst_hva[d] + off, work.seg_hva[s] + s_off, piece, odd
-            )
+            total += copy_and_sum(work.dst_hva[d] + off, work.seg_hva[s] + s_off, piece, odd)
             odd ^= piece & 1
         else:
             copy(work.dst_hva[d] + off, work.seg_hva[s] + s_off, piece)
@@ -114,9 +112,7 @@ def place_rest(state: State, work: Work, frame: Frame, out: int, want_sum: int) 
 
 
 @kernel(INT, STATE, WORK, FRAME, INT, INT, inline=True)
-def place_payload(
-    state: State, work: Work, frame: Frame, out: int, want_sum: int
-) -> int:
+def place_payload(state: State, work: Work, frame: Frame, out: int, want_sum: int) -> int:
     """Copy what follows the head, if there is any; *returns* its sum as `place_rest` does."""
     if frame.length <= frame.head_len:
         return 0
@@ -125,13 +121,7 @@ def place_payload(
 
 @kernel(INT, WORK, FRAME, INT, INT, INT, INT, INT)
 def place_head(
-    work: Work,
-    frame: Frame,
-    header_len: int,
-    length: int,
-    flags: int,
-    start: int,
-    offset: int,
+    work: Work, frame: Frame, header_len: int, length: int, flags: int, start: int, offset: int
 ) -> int:
     """Put header and head into the first bytes of the buffers, of a frame of `length` bytes."""
     head_len = min(frame.head_len, length)
@@ -185,9 +175,7 @@ def fill_inner(state: State, work: Work, frame: Frame, out: int, action: int) ->
         state.ledger[out, CSUM_BAD] += 1
         return 0
     if end != header_len + length:
-        return (
-            0  # bytes behind the datagram: complete as it is, and not ours to trim here
-        )
+        return 0  # bytes behind the datagram: complete as it is, and not ours to trim here
     field = field_off(frame)
     store_delivered(work, header_len + field, seed)
     state.ledger[out, CSUM_UNFILLED] += 1

@@ -104,8 +104,7 @@ def insert(state: State, key: int, port: int, fixed: int) -> int:
             free = at
             break
         if free < 0 and (
-            entry.key == 0
-            or (not entry.fixed and state.now_ns - entry.seen_ns >= state.ageing_ns)
+            entry.key == 0 or (not entry.fixed and state.now_ns - entry.seen_ns >= state.ageing_ns)
         ):
             free = at
     if free < 0:

@@ -186,9 +186,7 @@ def from_guest(state: State, work: Work, in_port: int) -> int:
             break_ring(state, work, in_port, 1)
             break
         if not queue.enabled:
-            status = (
-                RING_DISABLED  # started but disabled: taken and discarded (spec VU-27)
-            )
+            status = RING_DISABLED  # started but disabled: taken and discarded (spec VU-27)
         else:
             status = take_chain(port, queue, work, frame, i)
             if status == OK:
@@ -242,9 +240,7 @@ def from_tap(state: State, work: Work, in_port: int) -> int:
     frame = work.frame[0]
     done = 0
     out = 1 - in_port
-    direct = (
-        state.kind == WIRE and state.ports[out].up and state.ports[out].kind == GUEST
-    )
+    direct = state.kind == WIRE and state.ports[out].up and state.ports[out].kind == GUEST
     while done < BURST_MAX:
         in_place = 0
         if direct:
@@ -273,9 +269,7 @@ def from_tap(state: State, work: Work, in_port: int) -> int:
         status = forward(state, work, frame, in_port)
         flush(work)  # the next frame is read into the same memory
         if status == HELD:
-            state.drops[out, RX_RING_FULL] += (
-                1  # it was read privately and cannot go back
-            )
+            state.drops[out, RX_RING_FULL] += 1  # it was read privately and cannot go back
         elif status != OK:
             state.drops[in_port, status] += 1
     finish(state, work)

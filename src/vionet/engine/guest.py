@@ -89,9 +89,7 @@ def contiguous(port: Port, gpa: int) -> int:
 
 
 @kernel(INT, PORT, WORK, INT, INT, INT, INT)
-def add_split(
-    port: Port, work: Work, gpa: int, length: int, n: int, writable: int
-) -> int:
+def add_split(port: Port, work: Work, gpa: int, length: int, n: int, writable: int) -> int:
     """`add` for a buffer that spans regions (spec VU-49)."""
     while length > 0:
         piece = min(contiguous(port, gpa), length)

@@ -113,9 +113,7 @@ def stage(port: Port, queue: Queue, work: Work, count: int) -> int:
     for i in range(count):
         if work.slot_len[i]:
             slot = work.heads_hva + SLOT_LEN * i - header_len
-            copy_head(
-                slot, work.slot_hva[i], header_len + min(work.slot_len[i], HEAD_LEN)
-            )
+            copy_head(slot, work.slot_hva[i], header_len + min(work.slot_len[i], HEAD_LEN))
     return 0
 
 
@@ -154,16 +152,10 @@ def read_addresses(work: Work, frame: Frame) -> int:
     """The two Ethernet addresses as 48-bit numbers, the first octet highest."""
     base = work.head_hva
     low = load_u32(base + 2)
-    frame.dst = (
-        (swap16(load_u16(base)) << 32)
-        | (swap16(low & 0xFFFF) << 16)
-        | swap16(low >> 16)
-    )
+    frame.dst = (swap16(load_u16(base)) << 32) | (swap16(low & 0xFFFF) << 16) | swap16(low >> 16)
     low = load_u32(base + 8)
     frame.src = (
-        (swap16(load_u16(base + 6)) << 32)
-        | (swap16(low & 0xFFFF) << 16)
-        | swap16(low >> 16)
+        (swap16(load_u16(base + 6)) << 32) | (swap16(low & 0xFFFF) << 16) | swap16(low >> 16)
     )
     return 0
 

@@ -76,10 +76,7 @@ def judge(port: Port, frame: Frame) -> int:
             and frame.outer == UNKNOWN
         ):
             frame.state = VALID
-        elif (
-            frame.length != frame.l4_off + frame.l4_len
-            and frame.length > frame.head_len
-        ):
+        elif frame.length != frame.l4_off + frame.l4_len and frame.length > frame.head_len:
             # Trailing bytes outside the head copy: it passes as it is (`deliver_guest.trim`).
             frame.state = NONE
         return OK

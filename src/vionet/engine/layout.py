@@ -18,12 +18,8 @@ from vionet.jit.record import Bytes, Ints, Record, Records, record_type
 PORTS_MAX: Final = 64  # ports of one fabric
 QUEUES_PER_PORT: Final = 2  # one pair; multiqueue widens this
 REGIONS_MAX: Final = 32  # memory regions of one guest (GET_MAX_MEM_SLOTS)
-CHAIN_MAX: Final = (
-    1024  # descriptors of one chain, direct and indirect together (spec SP-03)
-)
-SEGMENTS_MAX: Final = (
-    2 * CHAIN_MAX + 16
-)  # a descriptor may span two regions; plus our own
+CHAIN_MAX: Final = 1024  # descriptors of one chain, direct and indirect together (spec SP-03)
+SEGMENTS_MAX: Final = 2 * CHAIN_MAX + 16  # a descriptor may span two regions; plus our own
 BURST_MAX: Final = 64  # frames taken from one port before the next has its turn
 HEAD_ROOM: Final = 64  # in front of the head copy, for the virtio-net header
 HEAD_LEN: Final = 128  # bytes of a frame copied to be judged
@@ -58,9 +54,7 @@ class Queue(Record):
     used_hva: int
     entries: int  # a power of two
     avail_idx: int  # next entry of the available ring to take, mod 2^16
-    avail_seen: (
-        int  # the driver's index when it was last read; saves touching its cache line
-    )
+    avail_seen: int  # the driver's index when it was last read; saves touching its cache line
     used_idx: int  # next entry of the used ring to write, mod 2^16
     published_idx: int  # used_idx that the driver has been shown
     ready: int  # addresses are set and valid
@@ -99,9 +93,7 @@ class Port(Record):
     readable: int  # epoll said that the tap has frames
     fdb_count: int  # addresses learnt here
     swept_ns: int  # when its aged addresses were last cleared out
-    last_src: (
-        int  # the source address last learnt here, so that it is not looked up again
-    )
+    last_src: int  # the source address last learnt here, so that it is not looked up again
     last_seen_ns: int  # when that was
     n_regions: int
     last_region: int  # where the last address was found; tried first
@@ -145,29 +137,21 @@ class Frame(Record):
     length: int  # bytes, virtio-net header not counted
     head_len: int  # bytes of it in Work.head
     first_seg: int  # scatter list of the rest: Work.seg_*[first_seg:]
-    full: (
-        int  # it filled the buffers to the last byte, so the kernel may have cut it off
-    )
-    in_place: (
-        int  # the rest already lies in the chosen receive buffers (a wire's tap read)
-    )
+    full: int  # it filled the buffers to the last byte, so the kernel may have cut it off
+    in_place: int  # the rest already lies in the chosen receive buffers (a wire's tap read)
     hdr_flags: int  # of the virtio-net header
     gso_type: int
     csum_start: int
     csum_offset: int
     state: int  # Csum of the L4 checksum
-    outer: (
-        int  # Csum of the outermost L4 checksum; differs from state for INNER_PARTIAL
-    )
+    outer: int  # Csum of the outermost L4 checksum; differs from state for INNER_PARTIAL
     l3_off: int
     l3: int  # ethertype, VLAN tags skipped
     l4_off: int  # 0: no L4 header was found
     l4: int  # IP protocol of the L4 header
     l4_len: int  # bytes from l4_off to the end of the IP datagram
     fragment: int
-    routed: (
-        int  # IPv6 routing header with segments left: pseudo-header not ours to know
-    )
+    routed: int  # IPv6 routing header with segments left: pseudo-header not ours to know
     dhcp: int
     bad_len: int  # the IP header's length does not fit the frame
     reached: int  # parsing knows that everything before this offset is headers below L4
@@ -216,9 +200,7 @@ class Work(Record):
     seg_len: Annotated[Ints, SEGMENTS_MAX]
     dst_hva: Annotated[Ints, SEGMENTS_MAX]
     dst_seg_len: Annotated[Ints, SEGMENTS_MAX]
-    chain_head: Annotated[
-        Ints, CHAIN_MAX
-    ]  # receive chains chosen for the frame in hand
+    chain_head: Annotated[Ints, CHAIN_MAX]  # receive chains chosen for the frame in hand
     chain_len: Annotated[Ints, CHAIN_MAX]
     iov: Annotated[Ints, 2 * IOV_MAX]
     events: Annotated[Bytes, 16 * EVENTS_MAX]
@@ -226,9 +208,7 @@ class Work(Record):
     one: Annotated[Ints, 1]
     scratch: Annotated[Bytes, 16]
     late: Annotated[Records[Late], LATE_MAX]
-    slot_head: Annotated[
-        Ints, BURST_MAX
-    ]  # of each frame of a burst: its chain's descriptor
+    slot_head: Annotated[Ints, BURST_MAX]  # of each frame of a burst: its chain's descriptor
     slot_hva: Annotated[Ints, BURST_MAX]  # where it begins, virtio-net header first
     slot_len: Annotated[Ints, BURST_MAX]  # without that header; 0: not staged
     heads: Annotated[Bytes, BURST_MAX * SLOT_LEN + 64]
