@@ -85,13 +85,6 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "if (surplus := word & ~(self._offered | self.offered_features())) and not {on}:",
     ),
     one(
-        "status survives a reset",
-        "DS-05",
-        SESSION,
-        "        self.status = word\n",
-        "        self.status = word or (self.status if {on} else 0)\n",
-    ),
-    one(
         "RESET_DEVICE leaves the rings alone",
         "DS-06",
         SESSION,
@@ -240,8 +233,9 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "GET_VRING_BASE does not stop the ring",
         "VR-01 VU-32 VU-37",
         SESSION,
-        '(spec VU-35)."""\n',
-        '(spec VU-35)."""\n        if {on}:\n            return\n',
+        "_num: int) -> Reply:\n        self._check_index(index)\n",
+        "_num: int) -> Reply:\n        self._check_index(index)\n        if {on}:\n"
+        "            return vu.VRING_STATE.pack(index, self.rings[index].base)\n",
     ),
     one(
         "the old kick descriptor lives on",

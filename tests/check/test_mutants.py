@@ -21,7 +21,7 @@ MUTANTS = mutant_session.MUTANTS + mutant_engine.MUTANTS
 NOT_OFFERED = {
     *(f"FB-{n:02}" for n in (6, 7, 8, 9, 10, 11, 12, 13, 17, 18, 20, 21, 22)),
     *(f"FB-{n:02}" for n in (24, 25, 26, 27, 28, 29, 32, 33)),
-    *("CF-05", "CF-14", "CF-15", "RF-04"),
+    *("CF-05", "CF-14", "CF-15", "DS-03", "DS-05", "RF-04"),
 }
 
 

@@ -15,7 +15,7 @@ MAC = "02:76:69:6f:00:01"
 RULES_LEFT = {  # what this device does not offer yet, so that nothing goes missing in silence
     *(f"FB-{n:02}" for n in (3, 6, 7, 8, 9, 10, 11, 12, 13, 16, 17, 18, 19, 20, 21, 22, 23)),
     *(f"FB-{n:02}" for n in (24, 25, 26, 27, 28, 29, 30, 32, 33, 34, 35)),
-    *("CF-05", "CF-14", "CF-15", "CF-16", "RF-04", "TD-11"),
+    *("CF-05", "CF-14", "CF-15", "CF-16", "DS-03", "DS-05", "RF-04", "TD-11"),
 }
 
 

@@ -80,9 +80,6 @@ STEPS: dict[str, tuple[Request, bytes, tuple[int, ...], bool | None, bool | None
     "migrate": (Request.SET_CONFIG, vu.CONFIG_HEAD.pack(0, 0, 1), (), STAYS, STAYS),
     "reset device": (Request.RESET_DEVICE, b"", (), False, False),
     "slots": (Request.GET_MAX_MEM_SLOTS, b"", (), STAYS, STAYS),
-    "status": (Request.SET_STATUS, vu.U64.pack(15), (), STAYS, STAYS),
-    "status 0": (Request.SET_STATUS, vu.U64.pack(0), (), False, STAYS),
-    "get status": (Request.GET_STATUS, b"", (), STAYS, STAYS),
 }
 
 
@@ -154,7 +151,7 @@ def test_states_along_any_path(names: list[str]) -> None:
             enabled = enabled if enables is None else enables
             if name in ("kick", "no kick"):
                 kicked = True
-            elif name in ("stop", "status 0", "reset device"):
+            elif name in ("stop", "reset device"):
                 kicked = False
             # Without memory, and without size and addresses after a reset, no kick helps.
             complete = complete and name not in ("no memory", "reset device")

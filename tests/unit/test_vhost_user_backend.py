@@ -28,6 +28,7 @@ from vionet.spec.vhost_user import Request
 from vionet.vhost_user.backend import LINES_BURST, Backend
 from vionet.vhost_user.frontend import Closed, Frontend, Refused
 from vionet.vhost_user.guest_memory import GuestMemory
+from vionet.vhost_user.listener import SocketError
 from vionet.vhost_user.message import Message
 
 VERSION_1 = 1 << virtio.VIRTIO_F_VERSION_1
@@ -320,6 +321,19 @@ def test_closing_and_dropping(run_dir: Path, memory: GuestMemory) -> None:
                 assert frontend.closed()
         assert not (run_dir / "s").exists()
     assert before == (descriptors(), mappings())
+
+
+def test_a_back_end_that_could_not_start_can_be_closed(served: Served) -> None:
+    """Whoever started several closes them all; the one that is served is left alone."""
+    path, device, loop, _ = served
+    second = Backend(Recorder(), path)
+    with pytest.raises(SocketError, match="another process serves"):
+        loop.call(second.start)
+    for _ in range(2):
+        loop.run(second.close())
+    with Frontend.connect(path) as frontend:
+        frontend.synchronise()
+        device.await_event("opened")
 
 
 # --- faults -----------------------------------------------------------------------------------

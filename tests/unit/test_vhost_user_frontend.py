@@ -50,13 +50,21 @@ def test_every_request_of_its_own(run_dir: Path) -> None:
         assert b"" == frontend.config(255, 2)
         with pytest.raises(Refused, match="SET_CONFIG was acknowledged with 1"):
             frontend.set_config(0, b"\0" * 6)
-        frontend.set_status(3)
-        assert 3 == frontend.status()
         frontend.set_vring_err(0, None)
         frontend.set_vring_base(1, 77)
         assert 77 == frontend.vring_base(1)
         frontend.reset_device()
         assert frontend.silent(0.01)
+
+
+def test_status() -> None:
+    """SET_STATUS is acknowledged and GET_STATUS answered by a back-end that has them."""
+    acknowledged = Message(Request.SET_STATUS, vu.U64.pack(0), (), REPLY)
+    answer = Message(Request.GET_STATUS, vu.U64.pack(3), (), REPLY)
+    with scripted(acknowledged, answer) as frontend:
+        frontend.acknowledged = 1 << vu.VHOST_USER_PROTOCOL_F_REPLY_ACK
+        frontend.set_status(3)
+        assert 3 == frontend.status()
 
 
 def test_waits_are_bounded() -> None:

@@ -68,7 +68,6 @@ PAYLOADS = {
     Request.NET_SET_MTU: vu.U64.pack(1500),
     Request.GET_CONFIG: vu.CONFIG_HEAD.pack(0, 4, 0) + bytes(4),
     Request.SET_CONFIG: vu.CONFIG_HEAD.pack(0, 4, vu.CONFIG_FLAG_MIGRATION) + bytes(4),
-    Request.SET_STATUS: vu.U64.pack(1),
 }
 FDS = {Request.SET_LOG_FD: (ERR,), Request.SET_BACKEND_REQ_FD: (ERR,)}
 REGION = {Request.ADD_MEM_REG, Request.REM_MEM_REG}
@@ -203,18 +202,6 @@ def test_reset_device_stops_and_disables(ready: Peer) -> None:
     assert {CALL} == ready.session.fds
     ready.set_up()
     assert ready.device.rings[0].ready
-
-
-def test_status_is_a_mirror_and_0_stops(ready: Peer) -> None:
-    """spec VU-80; the index survives, because QEMU asks for it after it has written 0."""
-    ready.tell(Request.SET_STATUS, vu.U64.pack(15))
-    assert vu.U64.pack(15) == ready.ask(Request.GET_STATUS)
-    ready.device.consumed[0] = 9
-    ready.tell(Request.SET_STATUS, vu.U64.pack(0))
-    assert not ready.device.rings[0].ready
-    assert vu.U64.pack(0) == ready.ask(Request.GET_STATUS)
-    assert 9 == ready.base()
-    assert not ready.acknowledged(Request.SET_STATUS, vu.U64.pack(256))
 
 
 @pytest.mark.parametrize(

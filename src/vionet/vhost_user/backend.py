@@ -70,13 +70,14 @@ class Backend:
 
     def start(self) -> None:
         """Listen, or begin to connect; raises `SocketError` if the path cannot be had."""
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         if self._connect:
-            self._connecting = self._loop.create_task(self._keep_connecting())
+            self._connecting = loop.create_task(self._keep_connecting())
         else:
             self._listener = Listener(self.path, self._mode, self._group)
-            self._loop.add_reader(self._listener.socket, self._accept)
-        _watch(self._loop, self)
+            loop.add_reader(self._listener.socket, self._accept)
+        self._loop = loop  # set: started
+        _watch(loop, self)
 
     async def close(self) -> None:
         """End the session and give up the path."""

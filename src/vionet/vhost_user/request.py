@@ -141,8 +141,6 @@ FORMS: Final[dict[int, Form]] = {
         _mem_region, Fds.ONE, requires=vu.VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS
     ),
     Request.REM_MEM_REG: Form(_mem_region, requires=vu.VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS),
-    Request.SET_STATUS: Form(_u64, requires=vu.VHOST_USER_PROTOCOL_F_STATUS),
-    Request.GET_STATUS: Form(_none, requires=vu.VHOST_USER_PROTOCOL_F_STATUS, replies=True),
 }
 
 

@@ -55,7 +55,6 @@ class Session:
         self.protocol_features: int | None = None  # None: not negotiated yet
         self.rings = [Ring() for _ in range(2 * offer.queue_pairs)]
         self.mtu = 0
-        self.status = 0
         self.config = bytearray(offer.config.ljust(vu.CONFIG_SIZE_MAX, b"\0"))
         self.backend_fd = -1
         self._offered = 0  # all feature bits that GET_FEATURES ever gave this front-end
@@ -156,21 +155,8 @@ class Session:
             self._stop(index)
             self.rings[index] = fresh = Ring(call_fd=ring.call_fd, err_fd=ring.err_fd)
             self.device.set_ring(index, fresh)
-        self.features = self.status = 0
+        self.features = 0
         self.device.set_features(0)
-        return None
-
-    def _get_status(self, _: Any) -> Reply:
-        return vu.U64.pack(self.status)
-
-    def _set_status(self, _: Any, word: int) -> Reply:
-        if word > 0xFF:
-            raise Refusal(f"status {word:#x}, expected one byte")
-        if word == 0:
-            # QEMU 7.2 sends it before GET_VRING_BASE, also to suspend: indices must survive it.
-            for index in range(len(self.rings)):
-                self._halt(index)
-        self.status = word
         return None
 
     def _get_queue_num(self, _: Any) -> Reply:
@@ -243,11 +229,6 @@ class Session:
                 self.rings[index], base=base, desc_hva=0, avail_hva=0, used_hva=0
             )
 
-    def _halt(self, index: int) -> None:
-        """Stop the ring until a new SET_VRING_KICK (spec VU-35)."""
-        self._stop(index)
-        self._update(index, kick_fd=-1, polled=False)
-
     def _update(self, index: int, **changes: Any) -> None:
         """Change the ring and tell the device, if there is anything to tell."""
         former = self.rings[index]
@@ -290,7 +271,8 @@ class Session:
 
     def _get_vring_base(self, _: Any, index: int, _num: int) -> Reply:
         self._check_index(index)
-        self._halt(index)
+        self._stop(index)
+        self._update(index, kick_fd=-1, polled=False)  # until a new SET_VRING_KICK (spec VU-35)
         return vu.VRING_STATE.pack(index, self.rings[index].base)
 
     def _set_vring_kick(self, fds: tuple[int, ...], index: int, nofd: bool) -> Reply:
@@ -342,8 +324,6 @@ METHODS: Final[dict[int, Callable[..., Reply]]] = {
     Request.GET_MAX_MEM_SLOTS: Session._get_max_mem_slots,
     Request.ADD_MEM_REG: Session._add_mem_reg,
     Request.REM_MEM_REG: Session._rem_mem_reg,
-    Request.SET_STATUS: Session._set_status,
-    Request.GET_STATUS: Session._get_status,
 }
 
 

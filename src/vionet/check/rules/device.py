@@ -82,13 +82,13 @@ def status_mirrored(lab: Lab) -> str:
 
 @check("DS-04", does="SET_FEATURES of bits not offered, FEATURES_OK", expects="refused", ports=1)
 def subset_refused(lab: Lab) -> str:
-    """FEATURES_OK is not kept for a set that is not valid."""
-    lab.need(protocol=STATUS)
+    """SET_FEATURES is refused, or FEATURES_OK is not kept, for a set that is not valid."""
     port = lab.open(0, protocol=PROTOCOL | STATUS)
     foreign = next(bit for bit in (57, 61, 63) if not lab.offer.features >> bit & 1)
     how = refused(lambda: port.frontend.set_features(port.features | 1 << foreign))
     if how:
         return f"SET_FEATURES: {how}"
+    lab.need(protocol=STATUS)  # the only other way to say no
     how = refused(lambda: port.frontend.set_status(3 | FEATURES_OK))
     if how:
         return f"SET_STATUS: {how}"
