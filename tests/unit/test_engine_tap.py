@@ -219,6 +219,19 @@ def test_too_many_pieces_for_one_writev() -> None:
         assert {"chain_too_long": 1} == sink.drops
 
 
+def test_wire_reads_over_many_pieces() -> None:
+    """More pieces than one `readv` takes: read privately, and the frame arrives whole."""
+    with Network(FabricKind.WIRE) as network:
+        source, sink = network.tap(), network.guest()
+        for _ in range(2):
+            sink.post(*[1] * 900, indirect=True)
+        udp = Layers().udp(PAYLOAD[:1000] + PAYLOAD[:400])
+        source.give(udp.data)
+        network.run_tap(source)
+        assert {} == source.drops | sink.drops
+        assert [udp.partial] == [received.frame for received in sink.received()]
+
+
 def test_wire_meets_a_broken_chain() -> None:
     """A chain that breaks a rule is given back before the read; the frame waits or comes."""
     with Network(FabricKind.WIRE) as network:
