@@ -1,5 +1,6 @@
 """Transmit chains: any arrangement of a frame is the same frame; broken chains are refused."""
 
+import numpy as np
 import pytest
 
 from tests.reference.frame import MACS, Layers
@@ -242,6 +243,22 @@ def test_head_beyond_the_ring() -> None:
         assert {"ring_broken": 1} == source.drops
         assert [1] == source.port.broken_rings
         assert 1 == source.errors()
+
+
+def test_nothing_is_read_again_behind_a_broken_head() -> None:
+    """Where frames of an earlier burst lay may be unmapped by now: no slot remembers it."""
+    with Network() as network:
+        source, _ = pair(network)
+        for _ in range(3):
+            source.send(FRAME.data)
+        assert 3 == network.run(source)
+        gone = np.full(4096, 0x55, np.uint8)
+        network.work.slot_hva[:] = gone.ctypes.data
+        network.work.heads[:] = 0xAA
+        for n in range(3):
+            source.tx.offer(source.tx.size + n, [])
+        network.run(source)
+        assert 0x55 not in network.work.heads
 
 
 @pytest.mark.parametrize("jump", [65, 1000, 0x8000, 0xFFFF])

@@ -98,7 +98,7 @@ def stage(port: Port, queue: Queue, work: Work, count: int) -> int:
         work.slot_len[i] = 0
         head = work.slot_head[i]
         if head >= queue.entries:
-            break
+            continue
         gpa = load_i64(queue.desc_hva + 16 * head)
         word = load_i64(queue.desc_hva + 16 * head + 8)
         length = (word & U32) - header_len
