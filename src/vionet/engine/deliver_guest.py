@@ -2,11 +2,12 @@
 
 How it works: the untouched rest of the sender's bytes, then a fresh virtio-net header, the private
 head copy and the L4 field as this receiver is to see it go into the chosen receive buffers; the
-used index follows at the end of the burst.
+used index follows at the end of the burst.  A frame that is passed from one piece into one buffer
+is noted in `work.late` and written by `flush`, before anything is published.
 
 Invariants: neither the sender's bytes nor the head copy are written, so that a flooded frame is
-prepared for each receiver anew.  What is verified is what was delivered.  Flags
-are 0 unless the receiver agreed (spec RX-06), which `plan` has seen to.
+prepared for each receiver anew.  What is verified is what was delivered.  Flags are 0 unless the
+receiver agreed (spec RX-06), which `plan` has seen to.
 """
 
 from vionet.engine.checksum import (

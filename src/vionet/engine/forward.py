@@ -1,8 +1,9 @@
 """Forwarding: who gets the frame in hand, and a burst from one port.
 
 How it works: `from_guest` and `from_tap` take up to `BURST_MAX` frames from a port; each one is
-judged, forwarded and delivered before the next.  Used entries are published and drivers notified
-once at the end of the burst (`finish`).  A switch learns and looks up addresses; a wire gives
+judged, forwarded and given a place in the receiver's ring before the next.  What is merely passed
+on is written at the end of the burst (`flush`); then used entries are published and drivers
+notified, once (`finish`).  A switch learns and looks up addresses; a wire gives
 everything to the other port and, where that one has no buffer, leaves the frame where it is.
 
 Invariants: a transmit chain is given back whatever became of the frame, with length 0 (spec

@@ -9,7 +9,7 @@ Rules: NEEDS_CSUM only if negotiated (spec TD-02), never on a fragment (SG-15, W
 (LX-04); GSO only if negotiated (TD-03 to TD-10); unknown flags and DATA_VALID are not a reason to
 drop (TX-01, TD-14), and without NEEDS_CSUM start and offset are not looked at (TX-02).
 
-Trust: for a guest nothing is believed.  A kernel's DATA_VALID (tap) is: `trusted` says so.
+Trust: for a guest nothing is believed.  A kernel's DATA_VALID (tap) is.
 """
 
 from vionet.engine.layout import FRAME, PORT, WORK, Frame, Port, Work
@@ -77,7 +77,7 @@ def judge(port: Port, frame: Frame) -> int:
         ):
             frame.state = VALID
         elif frame.length != frame.l4_off + frame.l4_len and frame.length > frame.head_len:
-            # Trailing bytes outside the head copy: it passes as it is (`deliver_guest.trim`).
+            # Trailing bytes outside the head copy: not ours to trim, it passes as it is.
             frame.state = NONE
         return OK
     if not port.offers_partial:
