@@ -12,7 +12,7 @@ from vionet.jit import LANE, Lane
 pytestmark = pytest.mark.skipif(LANE is not Lane.COMPILED, reason="starts processes of its own")
 
 # Half a second of importing, and a compiler that most commands do not need.
-HEAVY = ("llvmlite", "numba", "numpy", "pyroute2")
+HEAVY = ("llvmlite", "numba", "numpy")
 PROBE = """
 import json, sys
 from vionet.cli import main
@@ -41,7 +41,7 @@ print(json.dumps({"status": status or 0, "heavy": heavy}))
     ],
 )
 def test_command_does_not_load_the_compiler(line: str, status: int, run_dir: Path) -> None:
-    """Commands that move no frame answer without loading Numba, NumPy or netlink."""
+    """Commands that move no frame answer without loading Numba or NumPy."""
     done = subprocess.run(
         [sys.executable, "-c", PROBE, " ".join(HEAVY), *line.split()],
         cwd=run_dir,

@@ -96,7 +96,7 @@ def test_sctp_is_not_a_sum() -> None:
 
 def test_fragments_have_no_sum() -> None:
     """First and later fragments, IPv4 and IPv6."""
-    first = FLOWS[0].datagram(bytes(64), judge.PROTOCOL_UDP, packet.IPV4_MORE_FRAGMENTS)
+    first = FLOWS[0].datagram(bytes(64), judge.PROTOCOL_UDP, 0x2000)
     parts = ((judge.NEXT_FRAGMENT, packet.fragment_extension(64, True)),)
     later = Flow(*MACS, 6, extensions=parts).datagram(bytes(64), judge.PROTOCOL_UDP)
     assert [Sum.NONE] * 2 == [judge.l4_sum(first), judge.l4_sum(later)]

@@ -97,7 +97,9 @@ def test_a_whole_session_leaves_nothing(served: Served, memory: GuestMemory) -> 
         os.eventfd_write(fds[0], 1)
         assert 1 == os.eventfd_read(device.rings[0].kick_fd)
         assert mappings() == before[1] + 2
-        with frontend.open_backend_channel():
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            frontend.tell(Request.SET_BACKEND_REQ_FD, b"", [theirs.fileno()])
             assert 0 == frontend.vring_base(1)
         close_all(fds)
     assert "front-end closed the connection" == ended(served)
@@ -367,8 +369,9 @@ def test_connecting_and_connecting_again(run_dir: Path, memory: GuestMemory) -> 
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(run_dir / "s"))
             listener.listen(1)
+            listener.settimeout(5)
             for _ in range(2):
-                with Frontend.accept(listener) as frontend:
+                with Frontend(listener.accept()[0]) as frontend:
                     close_all(set_up(frontend, memory))
                 device.await_event("opened")
                 device.await_event("closed")
@@ -376,6 +379,7 @@ def test_connecting_and_connecting_again(run_dir: Path, memory: GuestMemory) -> 
         with socket.socket(socket.AF_UNIX) as listener:  # the front-end was started anew
             listener.bind(str(run_dir / "s"))
             listener.listen(1)
-            with Frontend.accept(listener) as frontend:
+            listener.settimeout(5)
+            with Frontend(listener.accept()[0]) as frontend:
                 frontend.synchronise()
             device.await_event("opened")

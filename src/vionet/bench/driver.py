@@ -210,7 +210,6 @@ def run(load: Load, duration_ns: int) -> int:
     """Drive both ends for `duration_ns` from now.  Returns how many entries were moved."""
     total = 0
     start = now_ns(load)
-    load.start_ns = start
     now = start
     ready = start
     while now - start < duration_ns:
@@ -220,7 +219,6 @@ def run(load: Load, duration_ns: int) -> int:
         else:
             ready = now + load.interval_ns
             moved = take_turn(load, now - start)
-            load.turns += 1
         total += moved
         then = now
         now = now_ns(load)

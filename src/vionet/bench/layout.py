@@ -62,11 +62,9 @@ class Load(Record):
     interval_ns: int  # the least time from turn to turn
     clock_hva: int
     one_hva: int
-    start_ns: int
     elapsed_ns: int
     busy_ns: int  # spent in turns that moved something
     gap_ns: int  # the longest time between two looks at the clock: others had the core
-    turns: int
     clock: Annotated[Ints, 2]
     one: Annotated[Ints, 1]
     ends: Annotated[Records[End], 2]

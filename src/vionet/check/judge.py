@@ -28,7 +28,6 @@ NEXT_ROUTING: Final = 43
 NEXT_FRAGMENT: Final = 44
 NEXT_DESTINATION: Final = 60
 CSUM_OFF: Final = {PROTOCOL_TCP: 16, PROTOCOL_UDP: 6}
-L4_LEN_MIN: Final = {PROTOCOL_TCP: 20, PROTOCOL_UDP: 8}
 
 
 def ones_sum(data: bytes, start: int = 0) -> int:

@@ -19,7 +19,6 @@ VLAN: Final = 0x8100
 QINQ: Final = 0x88A8
 PORT_VXLAN: Final = 4789
 IPV4_DONT_FRAGMENT: Final = 0x4000
-IPV4_MORE_FRAGMENTS: Final = 0x2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +84,12 @@ def ipv4(
     *,
     options: bytes = b"",
     fragment: int = IPV4_DONT_FRAGMENT,
-    ident: int = 7,
 ) -> bytes:
     """An IPv4 datagram; `fragment` is the word of flags and offset."""
     options = options.ljust(-(-len(options) // 4) * 4, b"\0")
     header_len = 20 + len(options)
     head = struct.pack(
-        ">BBHHHBBH4s4s", 0x40 | header_len // 4, 0, header_len + len(payload), ident, fragment,
+        ">BBHHHBBH4s4s", 0x40 | header_len // 4, 0, header_len + len(payload), 7, fragment,
         64, protocol, 0, src, dst,
     ) + options  # fmt: skip
     return head[:10] + judge.checksum(head).to_bytes(2, "big") + head[12:] + payload
@@ -121,14 +119,9 @@ def extension(body: bytes = b"") -> bytes:
     return bytes([(len(padded) + 2) // 8 - 1]) + padded
 
 
-def fragment_extension(offset: int, more: bool, ident: int = 9) -> bytes:
+def fragment_extension(offset: int, more: bool) -> bytes:
     """An IPv6 fragment header, type left out; `offset` in bytes, a multiple of 8."""
-    return struct.pack(">BHI", 0, offset | more, ident)
-
-
-def routing_extension(segments_left: int, address: bytes) -> bytes:
-    """An IPv6 routing header (type 2) with one address, type left out."""
-    return struct.pack(">BBBI", 2, 2, segments_left, 0) + address
+    return struct.pack(">BHI", 0, offset | more, 9)
 
 
 def crc32c(data: bytes) -> int:
@@ -229,8 +222,8 @@ class Flow:
         depth = len(data) - len(inner.data)
         return Frame(data, depth + inner.csum_start, inner.csum_offset)
 
-    def dhcp(self, length: int = 300) -> Frame:
-        """A DHCP offer: UDP 67 to 68, with a body of `length` bytes or more."""
+    def dhcp(self) -> Frame:
+        """A DHCP offer: UDP 67 to 68, with a body of 300 bytes."""
         body = struct.pack(">BBBBI", 2, 1, 6, 0, 0x12345678).ljust(236, b"\0")
         body += b"\x63\x82\x53\x63\x35\x01\x02\xff"
-        return replace(self, src_port=67, dst_port=68).udp(body.ljust(length, b"\0"))
+        return replace(self, src_port=67, dst_port=68).udp(body.ljust(300, b"\0"))

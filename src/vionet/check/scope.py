@@ -16,8 +16,6 @@ AREAS: Final = frozenset(
     "1.1 1.2 1.3 1.4 1.5 1.6 1.7 2.1 2.2 2.3 2.4 3.1 3.2 3.3 4.1 4.4".split()  # noqa: SIM905
 )
 CHECKED: Final = "checked"
-NOT_OBSERVABLE: Final = "not observable"
-NOT_OFFERED: Final = "not offered"
 
 assert _checks.__all__  # importing them registers the checks
 

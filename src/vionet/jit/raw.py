@@ -29,10 +29,6 @@ if LANE is Lane.INTERPRETED:
         """The 64-bit word at `address`, as a signed number."""
         return ctypes.c_int64.from_address(int(address)).value
 
-    def store_u8(address: int, value: int) -> None:
-        """Store the low byte of `value`."""
-        ctypes.c_uint8.from_address(int(address)).value = int(value)
-
     def store_u16(address: int, value: int) -> None:
         """Store the low 16 bits of `value`."""
         ctypes.c_uint16.from_address(int(address)).value = int(value)
@@ -99,7 +95,6 @@ else:
         relax,
         store_i64,
         store_release_u16,
-        store_u8,
         store_u16,
         store_u32,
         sum_words,
@@ -120,7 +115,6 @@ __all__ = [
     "relax",
     "store_i64",
     "store_release_u16",
-    "store_u8",
     "store_u16",
     "store_u32",
     "sum_words",

@@ -90,14 +90,6 @@ class Request(IntEnum):
     GET_STATUS = 40
 
 
-class BackendRequest(IntEnum):
-    """Back-end to front-end message ids, on the socket of SET_BACKEND_REQ_FD."""
-
-    IOTLB_MSG = 1
-    CONFIG_CHANGE_MSG = 2
-    VRING_HOST_NOTIFIER_MSG = 3
-
-
 # --- payloads ---------------------------------------------------------------------------------
 U64: Final = struct.Struct("=Q")
 VRING_STATE: Final = struct.Struct("=II")  # index, num

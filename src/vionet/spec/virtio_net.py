@@ -59,14 +59,7 @@ VIRTIO_NET_HDR_GSO_ECN: Final = 0x80
 VIRTIO_NET_HDR_LEN_LEGACY: Final = 10  # without num_buffers
 VIRTIO_NET_HDR_LEN: Final = 12  # VERSION_1 or MRG_RXBUF
 
-# Offsets inside the header.
-HDR_FLAGS: Final = 0
-HDR_GSO_TYPE: Final = 1
-HDR_HDR_LEN: Final = 2
-HDR_GSO_SIZE: Final = 4
-HDR_CSUM_START: Final = 6
-HDR_CSUM_OFFSET: Final = 8
-HDR_NUM_BUFFERS: Final = 10
+HDR_NUM_BUFFERS: Final = 10  # offset inside the header
 
 # Queue indices of the first pair (spec CF-01).
 RECEIVEQ1: Final = 0
@@ -74,7 +67,6 @@ TRANSMITQ1: Final = 1
 
 # --- configuration space (spec CF-03) ---------------------------------------------------------
 VIRTIO_NET_S_LINK_UP: Final = 1
-VIRTIO_NET_S_ANNOUNCE: Final = 2
 CONFIG_LAYOUT: Final = struct.Struct("<6sHHHIBBHII")
 MTU_MIN: Final = 68  # spec CF-06
 MTU_MAX: Final = 65535

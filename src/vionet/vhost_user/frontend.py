@@ -68,12 +68,6 @@ class Frontend:
                 connection.close()
                 raise
 
-    @classmethod
-    def accept(cls, listener: socket.socket, timeout: float = TIMEOUT) -> Self:
-        """Take one connection of a back-end that connects to `listener`."""
-        listener.settimeout(timeout)
-        return cls(listener.accept()[0], timeout)
-
     def __enter__(self) -> Self:
         return self
 
@@ -151,9 +145,9 @@ class Frontend:
         """This end has set the protocol feature (a bit number)."""
         return bool(self.acknowledged >> protocol_feature & 1)
 
-    def reply(self, request: int, timeout: float | None = None) -> bytes:
+    def reply(self, request: int) -> bytes:
         """The payload of the reply to `request`, its header checked (spec VU-03)."""
-        message = self.receive(timeout)
+        message = self.receive()
         for fd in message.fds:
             os.close(fd)
         if message.request != request or message.flags != vu.VERSION | vu.FLAG_REPLY:
@@ -312,18 +306,10 @@ class Frontend:
         request = vu.CONFIG_HEAD.pack(offset, size, 0) + bytes(size)
         return self.ask(Request.GET_CONFIG, request)[vu.CONFIG_HEAD.size :]
 
-    def set_config(self, offset: int, data: bytes, flags: int = vu.CONFIG_FLAG_WRITE) -> None:
+    def set_config(self, offset: int, data: bytes) -> None:
         """SET_CONFIG."""
-        payload = vu.CONFIG_HEAD.pack(offset, len(data), flags) + data
+        payload = vu.CONFIG_HEAD.pack(offset, len(data), vu.CONFIG_FLAG_WRITE) + data
         self.tell(Request.SET_CONFIG, payload)
-
-    def open_backend_channel(self) -> socket.socket:
-        """SET_BACKEND_REQ_FD: this end of the socket on which the back-end sends requests."""
-        ours, theirs = socket.socketpair()
-        ours.settimeout(self.timeout)
-        with theirs:
-            self.tell(Request.SET_BACKEND_REQ_FD, b"", [theirs.fileno()])
-        return ours
 
     def reset_device(self) -> None:
         """RESET_DEVICE."""

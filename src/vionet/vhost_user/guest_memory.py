@@ -106,9 +106,9 @@ class GuestMemory:
         region = self.region(gpa)
         return region.uva + gpa - region.gpa
 
-    def hva(self, gpa: int, length: int = 1) -> int:
-        """Where `length` bytes at `gpa` lie in this process."""
-        region = self.region(gpa, length)
+    def hva(self, gpa: int) -> int:
+        """Where `gpa` lies in this process."""
+        region = self.region(gpa)
         return region.hva + gpa - region.gpa
 
     def allocate(self, length: int, align: int = 64, region: int = 0) -> int:
