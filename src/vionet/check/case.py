@@ -12,6 +12,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -217,16 +218,24 @@ class Lab:
                 port.drain()
                 port.fill(count)
 
-    def absent(self, a: Port, b: Port, token: bytes) -> None:
-        """Raise `Broken` if a frame with `token` comes to `b`.
+    def arrivals(self, a: Port, b: Port, token: bytes) -> Iterator[Delivery]:
+        """The frames with `token` that `a` has sent and `b` receives, in their order.
 
-        A frame that is sent after it arrives first; ports keep their order.
+        A frame that `a` sends now ends them: ports keep their order.
         """
-        after = self.token()
+        end = self.token()
         a.reap()
-        a.send(self.flow(back=a.where == 1).bare(after.ljust(46, b"\0")))
-        found = b.collect_any((token, after), self.patience)
-        if token in found.frame:
+        a.send(self.flow(back=a.where == 1).bare(end.ljust(46, b"\0")))
+        while end not in (found := b.collect_any((token, end), self.patience)).frame:
+            yield found
+
+    def arrival(self, a: Port, b: Port, token: bytes) -> Delivery | None:
+        """The frame with `token` that `a` has sent, or None if `b` does not get it."""
+        return next(self.arrivals(a, b, token), None)
+
+    def absent(self, a: Port, b: Port, token: bytes) -> None:
+        """Raise `Broken` if a frame with `token` comes to `b`."""
+        if (found := self.arrival(a, b, token)) is not None:
             raise Broken(f"it was delivered, with {describe(found)}")
 
     def absent_after(
@@ -250,6 +259,15 @@ class Lab:
         b.fill(32)
         self.joined(a, b)
         return "the next connection is served, and so was the neighbour"
+
+
+@contextmanager
+def during(what: str) -> Iterator[None]:
+    """Say what was being tried when it broke."""
+    try:
+        yield
+    except Broken as error:
+        raise Broken(f"{what}: {error}") from error
 
 
 def describe(delivery: Delivery) -> str:

@@ -303,6 +303,11 @@ class Port:
         self.tx.expose(head)
         return head
 
+    def publish(self) -> None:
+        """Show what was queued to the device, and kick."""
+        self.tx.publish()
+        self.kick(TX)
+
     def send(
         self,
         frame: bytes,
@@ -313,8 +318,7 @@ class Port:
     ) -> int:
         """`queue`, publish and kick; the head."""
         head = self.queue(frame, header, shape, direct=direct)
-        self.tx.publish()
-        self.kick(TX)
+        self.publish()
         return head
 
     def reap(self) -> list[Used]:

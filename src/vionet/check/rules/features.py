@@ -11,10 +11,11 @@ from vionet.check.case import (
     VERSION_1,
     Lab,
     check,
+    during,
     expect,
     same,
 )
-from vionet.check.driver import Broken, NotOffered
+from vionet.check.driver import NotOffered
 from vionet.spec import virtio
 from vionet.spec import virtio_net as net
 
@@ -173,13 +174,11 @@ def every_subset(lab: Lab) -> str:
     ]
     for word in [w | VERSION_1 for w in words] + words[:8]:
         a = lab.port(0, word, rx_buffers=8)
-        try:
+        with during(f"with {' '.join(virtio.names(word))}"):
             lab.joined(a, b)
             token = lab.token()
             frame = lab.flow(back=True).udp(token)
             same(lab.carry(b, a, token, frame.data), frame.data)
-        except Broken as error:
-            raise Broken(f"with {' '.join(virtio.names(word))}: {error}") from error
     return f"frames passed in {len(words) + len(words[:8])} subsets"
 
 
@@ -213,8 +212,7 @@ def in_order(lab: Lab) -> str:
         if number % 3 == 1:
             frame = frame[:5]
         heads.append(a.queue(frame))
-    a.tx.publish()
-    a.kick(1)
+    a.publish()
     returned = [used.head for used in a.sent(lab.patience)]
     places = [heads.index(head) for head in returned]
     expect(places == sorted(places), f"heads returned in the order {places}")

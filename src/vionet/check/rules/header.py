@@ -8,10 +8,11 @@ from vionet.check.case import (
     Lab,
     check,
     describe,
+    during,
     expect,
     same,
 )
-from vionet.check.driver import TX, Broken, Port
+from vionet.check.driver import Port
 from vionet.spec import virtio_net as net
 
 SPLITS = ((12, 46), (1, 11), (5, 7), (1,) * 12, (10, 2), (3, 9, 5, 9), (12, 1, 1, 1), (26,))
@@ -52,12 +53,9 @@ def gso_values(lab: Lab) -> str:
             frame = lab.flow().tcp(b"gso!" + bytes(100))
             header = net.NetHeader(flags, gso_type, 54, 50, 34, 16)
             a.queue(frame.with_field(frame.seed()), header)
-        a.tx.publish()
-        a.kick(TX)
+        a.publish()
         a.sent(lab.patience)
-        end = lab.token()
-        a.send(lab.flow().bare(end.ljust(46, b"\0")))
-        while end not in (delivery := b.collect_any((end, b"gso!"), lab.patience)).frame:
+        for delivery in lab.arrivals(a, b, b"gso!"):
             expect(delivery.header.gso_type == 0, describe(delivery))
             delivered += 1
         b.fill(60)
@@ -83,12 +81,10 @@ def header_lengths(lab: Lab) -> str:
             token = lab.token()
             data = lab.flow().bare(token + bytes(range(60)))
             delivery = lab.carry(a, b, token, data)
-            try:
+            with during(f"headers of {a.hdr_len} and {b.hdr_len} bytes"):
                 same(delivery, data)
                 posted, used = delivery.buffers[0]
                 expect(used == b.hdr_len + len(data), f"{used} bytes used of {posted}")
-            except Broken as error:
-                raise Broken(f"headers of {a.hdr_len} and {b.hdr_len} bytes: {error}") from error
     return "all 16 pairs pass frames"
 
 
@@ -127,8 +123,6 @@ def _split(
     token = lab.token()
     frame = lab.flow().udp(token + bytes(range(100)))
     header, data = frame.partial() if a.features & CSUM else (net.NetHeader(), frame.data)
-    try:
+    where = f"sent as {shape}" if shape else f"received into {into}"
+    with during(f"{where}{'' if direct is None else ', indirect'}"):
         same(lab.carry(a, b, token, data, header, shape, direct=direct), frame.data)
-    except Broken as error:
-        where = f"sent as {shape}" if shape else f"received into {into}"
-        raise Broken(f"{where}{'' if direct is None else ', indirect'}: {error}") from error

@@ -13,15 +13,14 @@ NEXT, TABLE = virtio.VRING_DESC_F_NEXT, virtio.VRING_DESC_F_INDIRECT
 Wicked = Callable[[Port, int], None]
 
 
-def _raw(port: Port, length: int = 112) -> int:
+def _raw(port: Port) -> int:
     """A place in guest memory that looks like a header and a frame."""
-    return port.place(bytes(12) + b"\xff" * 6 + b"\x02\x66" * 3 + bytes(max(length - 24, 0)))
+    return port.place(bytes(12) + b"\xff" * 6 + b"\x02\x66" * 3 + bytes(88))
 
 
 def _go(port: Port, head: int) -> None:
     port.tx.expose(head)
-    port.tx.publish()
-    port.kick(TX)
+    port.publish()
 
 
 def _news(port: Port) -> bool:

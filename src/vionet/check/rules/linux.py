@@ -1,7 +1,6 @@
 """Area 4.1: headers that Linux refuses must not reach a receiver, whoever sent them."""
 
 from vionet.check.case import CSUM, GUEST_CSUM, MRG, VERSION_1, Lab, check, describe, expect
-from vionet.check.driver import TX
 from vionet.spec import virtio_net as net
 
 NEEDS = net.VIRTIO_NET_HDR_F_NEEDS_CSUM
@@ -24,17 +23,15 @@ def refused(header: net.NetHeader, frame: bytes) -> str:
     return "frame too short" if len(frame) < 14 else ""
 
 
-def _none_refused(lab: Lab, headers: list[net.NetHeader], length: int = 100) -> str:
+def _none_refused(lab: Lab, headers: list[net.NetHeader]) -> str:
     """Send TCP frames behind `headers`; those that arrive are such as Linux takes."""
     want = VERSION_1 | GUEST_CSUM & lab.offer.features
     a, b = lab.pair(VERSION_1 | CSUM & lab.offer.features, want)
     for header in headers:
-        a.queue(lab.flow().tcp(b"linx" + bytes(length)).data, header)
-    a.tx.publish()
-    a.kick(TX)
-    end, count = lab.token(), 0
-    a.send(lab.flow().bare(end.ljust(46, b"\0")))
-    while end not in (delivery := b.collect_any((end, b"linx"), lab.patience)).frame:
+        a.queue(lab.flow().tcp(b"linx" + bytes(100)).data, header)
+    a.publish()
+    count = 0
+    for delivery in lab.arrivals(a, b, b"linx"):
         why = refused(delivery.header, delivery.frame)
         expect(not why, f"Linux would refuse {why} ({describe(delivery)})")
         count += 1
@@ -87,12 +84,9 @@ def runts(lab: Lab) -> str:
     a, b = lab.pair()
     for length in (0, 1, 6, 12, 13):
         a.queue(lab.flow().bare(b"")[:length])
-    a.tx.publish()
-    a.kick(TX)
+    a.publish()
     a.sent(lab.patience)
-    end = lab.token()
-    a.send(lab.flow().bare(end.ljust(46, b"\0")))
-    while end not in (delivery := b.collect_any((b"",), lab.patience)).frame:
+    for delivery in lab.arrivals(a, b, b""):
         expect(len(delivery.frame) >= 14, describe(delivery))
     return "none arrived"
 

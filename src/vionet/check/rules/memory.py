@@ -3,8 +3,8 @@
 import os
 import time
 
-from vionet.check.case import Lab, check, expect, same
-from vionet.check.driver import TX, Broken, Port
+from vionet.check.case import Lab, check, during, expect, same
+from vionet.check.driver import TX, Port
 from vionet.check.ring import Piece
 from vionet.check.rules.config import refused
 from vionet.check.rules.protocol import descriptors
@@ -19,8 +19,7 @@ MIB = 1 << 20
 
 def _send_at(lab: Lab, a: Port, pieces: list[Piece]) -> None:
     a.tx.expose(a.tx.chain(pieces))
-    a.tx.publish()
-    a.kick(TX)
+    a.publish()
 
 
 def _from_region(lab: Lab, a: Port, b: Port, number: int) -> None:
@@ -30,11 +29,9 @@ def _from_region(lab: Lab, a: Port, b: Port, number: int) -> None:
     gpa = a.memory.allocate(len(data), region=number)
     a.memory.write(gpa, data)
     _send_at(lab, a, [Piece(gpa, len(data))])
-    try:
+    with during(f"from region {number}"):
         same(b.collect(token, lab.patience), data[a.hdr_len :])
         a.sent(lab.patience)
-    except Broken as error:
-        raise Broken(f"from region {number}: {error}") from error
 
 
 @check(
@@ -98,16 +95,14 @@ def over_the_border(lab: Lab) -> str:
     b = lab.port(1)
     lab.joined(a, b)
     border = a.memory.regions[1].gpa
-    token, after = lab.token(), lab.token()
+    token = lab.token()
     data = bytes(a.hdr_len) + lab.flow().bare(token.ljust(200, b"\x31"))
     a.memory.write(border - 100, data[:100])
     a.memory.write(border, data[100:])
     a.sent(lab.patience)
     _send_at(lab, a, [Piece(border - 100, len(data))])
     a.sent(lab.patience)
-    a.send(lab.flow().bare(after.ljust(46, b"\0")))
-    delivery = b.collect_any((token, after), lab.patience)
-    if token in delivery.frame:
+    if (delivery := lab.arrival(a, b, token)) is not None:
         return "delivered, " + same(delivery, data[a.hdr_len :])
     return "dropped, the chain returned"
 
@@ -122,10 +117,8 @@ def not_memory(lab: Lab) -> str:
     for gpa in places:
         for pieces in ([Piece(gpa, 200)], [Piece(a.place(bytes(12)), 12), Piece(gpa, 200)]):
             _send_at(lab, a, pieces)
-            try:
+            with during(f"address {gpa:#x}"):
                 used = a.sent(lab.patience)
-            except Broken as error:
-                raise Broken(f"address {gpa:#x}: {error}") from error
             expect(len(used) == 1, f"address {gpa:#x}: {len(used)} entries")
     lab.joined(a, b)
     return "returned, and frames still pass"

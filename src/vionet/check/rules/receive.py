@@ -14,7 +14,7 @@ from vionet.check.case import (
     same,
     variety,
 )
-from vionet.check.driver import POISON, TX, Broken
+from vionet.check.driver import POISON, Broken
 from vionet.check.judge import Sum, finish, l4_sum
 from vionet.spec import virtio_net as net
 
@@ -212,7 +212,6 @@ def plain_gso(lab: Lab) -> str:
     a, b = lab.pair(
         VERSION_1 | CSUM & lab.offer.features, VERSION_1 | GUEST_CSUM & lab.offer.features
     )
-    end = lab.token()
     for gso_type in (0, 0x80, 1, 4, 5, 0x7F):
         token = b"gso?" + bytes(8)
         frame = lab.flow().tcp(token + bytes(100))
@@ -220,10 +219,9 @@ def plain_gso(lab: Lab) -> str:
         if a.features & CSUM:
             header, data = frame.partial(gso_type=gso_type, gso_size=50, hdr_len=54)
             a.queue(data, header)
-    a.tx.publish()
-    a.send(lab.flow().bare(end.ljust(46, b"\0")))
+    a.publish()
     count = 0
-    while end not in (delivery := b.collect_any((b"gso?", end), lab.patience)).frame:
+    for delivery in lab.arrivals(a, b, b"gso?"):
         expect(delivery.header.gso_type == 0, describe(delivery))
         count += 1
     expect(count > 0, "not even the frames without GSO arrived")
@@ -309,14 +307,11 @@ def valid_is_verified(lab: Lab) -> str:
 def no_tunnels(lab: Lab) -> str:
     """Tunnel bits only where negotiated."""
     a, b = lab.pair(VERSION_1, VERSION_1 | GUEST_CSUM & lab.offer.features)
-    end = lab.token()
     for flags, gso_type in ((8, 0), (0, 0x20), (0, 0x40), (8, 0x21), (0x38, 0)):
         frame = lab.flow().tcp(b"tunl" + bytes(60))
         a.queue(frame.data, net.NetHeader(flags=flags, gso_type=gso_type, gso_size=100))
-    a.tx.publish()
-    a.kick(TX)
-    a.send(lab.flow().bare(end.ljust(46, b"\0")))
-    while end not in (delivery := b.collect_any((b"tunl", end), lab.patience)).frame:
+    a.publish()
+    for delivery in lab.arrivals(a, b, b"tunl"):
         header = delivery.header
         expect(not header.flags & 0x78 and not header.gso_type & 0x60, describe(delivery))
     return "clear"

@@ -10,6 +10,7 @@ from vionet.check.case import (
     Lab,
     check,
     describe,
+    during,
     expect,
     same,
 )
@@ -32,8 +33,7 @@ def burst(lab: Lab, port: Port, count: int) -> None:
     """Queue `count` frames and publish them at once."""
     for _ in range(count):
         port.queue(lab.flow().bare(bytes(46)))
-    port.tx.publish()
-    port.kick(TX)
+    port.publish()
 
 
 def settled(lab: Lab, port: Port) -> None:
@@ -50,10 +50,8 @@ def ring_sizes(lab: Lab) -> str:
     sizes = (2, 4, 64, 1024, 32768)
     for size in sizes:
         a = lab.port(0, size=size, rx_buffers=1)
-        try:
+        with during(f"size {size}"):
             lab.joined(a, b)
-        except Broken as error:
-            raise Broken(f"size {size}: {error}") from error
     return f"sizes {sizes}"
 
 
@@ -61,14 +59,12 @@ def ring_sizes(lab: Lab) -> str:
 def long_chain(lab: Lab) -> str:
     """A device may limit the length of chains."""
     a, b = lab.pair()
-    token, after = lab.token(), lab.token()
+    token = lab.token()
     data = lab.flow().bare(token.ljust(600, b"\x12"))
     a.reap()
     a.send(data, shape=(1,) * 249)
     a.sent(lab.patience)
-    a.send(lab.flow().bare(after.ljust(46, b"\0")))
-    delivery = b.collect_any((token, after), lab.patience)
-    if token in delivery.frame:
+    if (delivery := lab.arrival(a, b, token)) is not None:
         return "delivered, " + same(delivery, data)
     return "dropped, the chain returned"
 
@@ -82,8 +78,7 @@ def readable_unwritten(lab: Lab) -> str:
     if not a.features & CSUM:
         header = header._replace(flags=0)
     places = [a.loans[a.queue(data, header, shape)] for shape in ((12, 30), (12,), (1, 11, 54))]
-    a.tx.publish()
-    a.kick(TX)
+    a.publish()
     a.wait(lambda: a.tx.fresh >= 3, TX, time.monotonic() + lab.patience)
     for piece in places:
         seen = a.memory.read(piece.gpa, piece.length)
@@ -101,8 +96,7 @@ def table_unwritten(lab: Lab) -> str:
     a.queue(lab.flow().bare(token.ljust(1000, b"\0")), shape=(12, 14, 100))
     rings = ((a, a.tx), (b, b.rx))
     before = [port.memory.read(ring.desc_gpa, 16 * ring.size) for port, ring in rings]
-    a.tx.publish()
-    a.kick(TX)
+    a.publish()
     b.collect(token, lab.patience)
     a.sent(lab.patience)
     after = [port.memory.read(ring.desc_gpa, 16 * ring.size) for port, ring in rings]
@@ -121,8 +115,7 @@ def _indirect(lab: Lab, direct: int, flags: int) -> str:
         entry = a.memory.read(a.tx.desc_gpa + 16 * slot, 16)
         address, length, seen, following = DESC.unpack(entry)
         a.tx.write_desc(slot, address, length, seen | flags, following)
-        a.tx.publish()
-        a.kick(TX)
+        a.publish()
         same(b.collect(token, lab.patience), data)
         a.sent(lab.patience)
     return "frames arrive"
@@ -150,10 +143,8 @@ def index_wraps(lab: Lab) -> str:
         for number in range(200):
             token = lab.token()
             data = lab.flow(back=back).bare(token.ljust(46, b"\0"))
-            try:
+            with during(f"frame {number}, index {x.tx.avail_idx}"):
                 same(lab.carry(x, y, token, data), data)
-            except Broken as error:
-                raise Broken(f"frame {number}, index {x.tx.avail_idx}: {error}") from error
             y.fill(1)
     return f"indices now {a.tx.used_idx} and {b.rx.used_idx}"
 
@@ -334,9 +325,7 @@ def lost_wakeup(lab: Lab) -> str:
         if wanted if event else not a.tx.used_flags & 1:
             a.kick(TX)
             kicks += 1
-        try:
+        with during(f"frame {number} stalled"):
             a.sent(lab.patience)
-        except Broken as error:
-            raise Broken(f"frame {number} stalled: {error}") from error
         time.sleep(0.0003 * (number % 3))
     return f"no stall, {kicks} kicks for 300 frames"

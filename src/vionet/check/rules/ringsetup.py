@@ -80,8 +80,7 @@ def address_out_of_range(lab: Lab) -> str:
         how = refused(partial(_start_at, a, start))
         if not how:
             a.tx.expose(0)
-            a.tx.publish()
-            a.kick(TX)
+            a.publish()
             lab.pause(QUIET)
             expect(a.tx.used_idx == 0, f"a ring {name} was processed")
         seen.append(f"{name}: {how or 'not used'}")

@@ -2,8 +2,8 @@
 
 import time
 
-from vionet.check.case import Lab, check, expect
-from vionet.check.driver import BIT30, QUIET, RX, TX, Broken, NotOffered, Port
+from vionet.check.case import Lab, check, during, expect
+from vionet.check.driver import BIT30, QUIET, RX, TX, NotOffered, Port
 
 
 def ready(lab: Lab, *, kick: bool = True, size: int = 256) -> Port:
@@ -30,10 +30,8 @@ def _discarded(lab: Lab, a: Port, b: Port, what: str) -> None:
     token = lab.token()
     a.drain()
     a.send(lab.flow().bare(token.ljust(46, b"\0")))
-    try:
+    with during(what):
         a.sent(lab.patience)
-    except Broken as error:
-        raise Broken(f"{what}: {error}") from error
     b.send(lab.flow(back=True).bare(lab.token().ljust(46, b"\0")))
     deadline = time.monotonic() + QUIET
     while (delivery := b.next_frame(deadline)) is not None:

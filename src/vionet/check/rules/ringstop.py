@@ -4,8 +4,8 @@ import os
 import time
 from functools import partial
 
-from vionet.check.case import Lab, check, expect
-from vionet.check.driver import QUIET, RX, TX, Broken, Port
+from vionet.check.case import Lab, check, during, expect
+from vionet.check.driver import QUIET, RX, TX, Port
 from vionet.check.rules.device import silent, snapshot, traffic
 from vionet.check.rules.ring import burst, called
 from vionet.check.rules.ringstate import not_taken
@@ -19,8 +19,7 @@ def base_is_true(lab: Lab) -> str:
     burst(lab, a, 100)
     for _ in range(60):
         b.queue(lab.flow(back=True).bare(bytes(1000)))
-    b.tx.publish()
-    b.kick(TX)
+    b.publish()
     bases = [a.stop(RX), a.stop(TX)]
     before = snapshot(a.memory)
     time.sleep(QUIET)  # nothing must happen
@@ -44,16 +43,13 @@ def base_continues(lab: Lab) -> str:
     for number in range(100):
         token = lab.token()
         a.queue(lab.flow().bare(token.ljust(46, b"\0")))
-        a.tx.publish()
-        a.kick(TX)
+        a.publish()
         base = a.stop(TX)
         a.tx.base = base
         a.set_up(TX)
-        try:
+        with during(f"restart {number} from {base}"):
             b.collect(token, lab.patience)
             a.sent(lab.patience)
-        except Broken as error:
-            raise Broken(f"restart {number} from {base}: {error}") from error
         expect(b.rx.fresh == 0, f"restart {number}: the frame came twice")
         b.fill(1)
     expect(a.tx.used_idx == a.tx.avail_idx, f"used {a.tx.used_idx}, available {a.tx.avail_idx}")

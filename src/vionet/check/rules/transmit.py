@@ -7,11 +7,11 @@ from vionet.check.case import (
     Lab,
     check,
     describe,
+    during,
     expect,
     same,
     variety,
 )
-from vionet.check.driver import TX, Broken
 from vionet.check.packet import Frame
 from vionet.spec import virtio_net as net
 
@@ -52,10 +52,8 @@ def hdr_len_ignored(lab: Lab) -> str:
         token = lab.token()
         frame = lab.flow().tcp(token + bytes(100))
         header, data = frame.partial(hdr_len=hdr_len)
-        try:
+        with during(f"hdr_len {hdr_len}"):
             same(lab.carry(a, b, token, data, header), frame.data)
-        except Broken as error:
-            raise Broken(f"hdr_len {hdr_len}: {error}") from error
     return "five values, all right"
 
 
@@ -83,10 +81,8 @@ def _rejected(lab: Lab, headers: tuple[tuple[int, int], ...]) -> str:
             .tcp(token + bytes(200))
             .partial(flags=flags, gso_type=gso_type, gso_size=100, hdr_len=54)
         )
-        try:
+        with during(f"flags {flags:#x} gso_type {gso_type:#x}"):
             lab.absent_after(a, b, token, data, header)
-        except Broken as error:
-            raise Broken(f"flags {flags:#x} gso_type {gso_type:#x}: {error}") from error
     return "none was delivered"
 
 
@@ -120,10 +116,8 @@ def sums_finished(lab: Lab) -> str:
     kinds: list[tuple[str, bytes, Frame]] = list(variety(lab))
     for name, token, frame in kinds:
         header, data = frame.partial()
-        try:
+        with during(name):
             same(lab.carry(a, b, token, data, header), frame.data)
-        except Broken as error:
-            raise Broken(f"{name}: {error}") from error
     return f"{len(kinds)} kinds of frames"
 
 
@@ -133,8 +127,7 @@ def nothing_written(lab: Lab) -> str:
     a, b = lab.pair(VERSION_1 | CSUM & lab.offer.features)
     for length in (0, 100, 1400):
         a.queue(lab.flow().udp(lab.token() + bytes(length)).data)
-    a.tx.publish()
-    a.kick(TX)
+    a.publish()
     lengths = [used.length for used in a.sent(lab.patience)]
     b.frontend.synchronise()
     expect(not any(lengths), f"used lengths {lengths}")
@@ -153,8 +146,7 @@ def no_interrupts(lab: Lab) -> str:
         lab.refresh(1, 64)
         for _ in range(50):
             a.queue(data)
-        a.tx.publish()
-        a.kick(TX)
+        a.publish()
         returned += len(a.sent(lab.patience))
     expect(returned == 4000, f"{returned} came back")
     return "4000 came back"
