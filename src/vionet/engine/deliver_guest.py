@@ -10,13 +10,7 @@ prepared for each receiver anew.  What is verified is what was delivered.  Flags
 receiver agreed (spec RX-06), which `plan` has seen to.
 """
 
-from vionet.engine.checksum import (
-    copy_and_sum,
-    fold,
-    pseudo_header,
-    sum_delivered,
-    sum_piece,
-)
+from vionet.engine.checksum import copy_and_sum, fold, pseudo_header, sum_delivered, sum_piece
 from vionet.engine.guest import copy_head
 from vionet.engine.layout import FRAME, LATE_MAX, STATE, WORK, Frame, State, Work
 from vionet.engine.parse import swap16
@@ -41,10 +35,7 @@ from vionet.engine.tell import break_ring, touch
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.raw import copy, load_u16, store_i64, store_u16, store_u32
 from vionet.spec.packet import IPPROTO_UDP, UDP_CSUM_OFF
-from vionet.spec.virtio_net import (
-    VIRTIO_NET_HDR_F_DATA_VALID,
-    VIRTIO_NET_HDR_F_NEEDS_CSUM,
-)
+from vionet.spec.virtio_net import VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM
 
 PASS = int(Action.PASS)
 PASS_VALID = int(Action.PASS_VALID)

@@ -5,17 +5,7 @@ frames are finished before they leave.
 """
 
 from vionet.engine.checksum import sum_piece
-from vionet.engine.layout import (
-    FRAME,
-    IOV_MAX,
-    PORT,
-    STATE,
-    WORK,
-    Frame,
-    Port,
-    State,
-    Work,
-)
+from vionet.engine.layout import FRAME, IOV_MAX, PORT, STATE, WORK, Frame, Port, State, Work
 from vionet.engine.seal import HDR_LEN, finished, write_header
 from vionet.engine.status import (
     CHAIN_TOO_LONG,
@@ -32,10 +22,7 @@ from vionet.jit.kernel import INT, kernel
 from vionet.jit.libc import errno, writev
 from vionet.jit.raw import copy, store_i64, store_u16, store_u32
 from vionet.spec.packet import UDP_CSUM_OFF
-from vionet.spec.virtio_net import (
-    VIRTIO_NET_HDR_F_DATA_VALID,
-    VIRTIO_NET_HDR_F_NEEDS_CSUM,
-)
+from vionet.spec.virtio_net import VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM
 
 PASS_VALID = int(Action.PASS_VALID)
 PASS_PARTIAL = int(Action.PASS_PARTIAL)

@@ -10,14 +10,7 @@ Invariants: a locked port's own address is `fixed`: it never ages and never move
 Trust: source addresses are whatever guests write.
 """
 
-from vionet.engine.layout import (
-    FDB_PORT_MAX,
-    FDB_PROBES,
-    FDB_SIZE,
-    PORTS_MAX,
-    STATE,
-    State,
-)
+from vionet.engine.layout import FDB_PORT_MAX, FDB_PROBES, FDB_SIZE, PORTS_MAX, STATE, State
 from vionet.engine.status import FDB_FULL, OK, SOURCE_MAC_LOCKED
 from vionet.jit.kernel import INT, kernel
 

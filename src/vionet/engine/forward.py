@@ -23,16 +23,7 @@ from vionet.engine.ingress import (
     take_chain,
 )
 from vionet.engine.judge import judge, read_header
-from vionet.engine.layout import (
-    BURST_MAX,
-    FRAME,
-    IOV_MAX,
-    STATE,
-    WORK,
-    Frame,
-    State,
-    Work,
-)
+from vionet.engine.layout import BURST_MAX, FRAME, IOV_MAX, STATE, WORK, Frame, State, Work
 from vionet.engine.parse import parse_plain
 from vionet.engine.receive import reserve
 from vionet.engine.seal import plant_seed

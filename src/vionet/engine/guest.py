@@ -12,12 +12,7 @@ Trust: descriptors and indirect tables are the driver's, who may rewrite them at
 """
 
 from vionet.engine.layout import CHAIN_MAX, PORT, QUEUE, WORK, Port, Queue, Work
-from vionet.engine.status import (
-    CHAIN_INVALID,
-    CHAIN_TOO_LONG,
-    DESCRIPTOR_UNMAPPED,
-    OK,
-)
+from vionet.engine.status import CHAIN_INVALID, CHAIN_TOO_LONG, DESCRIPTOR_UNMAPPED, OK
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.raw import copy, copy32, load_i64
 from vionet.spec.virtio import (

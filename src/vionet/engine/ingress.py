@@ -32,11 +32,7 @@ from vionet.jit.kernel import INT, kernel
 from vionet.jit.libc import readv
 from vionet.jit.raw import copy, load_i64, load_u16, load_u32, prefetch, prefetch_write
 from vionet.spec.packet import ETH_HLEN
-from vionet.spec.virtio import (
-    VRING_DESC_F_INDIRECT,
-    VRING_DESC_F_NEXT,
-    VRING_DESC_F_WRITE,
-)
+from vionet.spec.virtio import VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE
 
 HDR_LEN = 12
 SPECIAL = (VRING_DESC_F_NEXT | VRING_DESC_F_WRITE | VRING_DESC_F_INDIRECT) << 32

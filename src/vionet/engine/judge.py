@@ -27,13 +27,7 @@ from vionet.engine.status import (
 )
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.raw import load_u16
-from vionet.spec.packet import (
-    IPPROTO_SCTP,
-    IPPROTO_TCP,
-    IPPROTO_UDP,
-    TCP_CSUM_OFF,
-    UDP_CSUM_OFF,
-)
+from vionet.spec.packet import IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, TCP_CSUM_OFF, UDP_CSUM_OFF
 from vionet.spec.virtio_net import (
     VIRTIO_NET_HDR_F_DATA_VALID,
     VIRTIO_NET_HDR_F_NEEDS_CSUM,

@@ -24,11 +24,7 @@ from vionet.engine.status import (
 )
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.raw import copy, load_acquire_u16, load_i64, prefetch
-from vionet.spec.virtio import (
-    VRING_DESC_F_INDIRECT,
-    VRING_DESC_F_NEXT,
-    VRING_DESC_F_WRITE,
-)
+from vionet.spec.virtio import VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE
 
 U16 = 0xFFFF
 AHEAD = 16  # chains whose descriptors are hinted at in advance
