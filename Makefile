@@ -7,7 +7,7 @@
 # COVERAGE_FLOOR=90   percent of engine, vhost_user and config that unit tests must reach
 
 VENV := .venv
-COVERAGE_FLOOR ?= 0
+COVERAGE_FLOOR ?= 90
 export COVERAGE_FLOOR
 
 .PHONY: demo test lint format packages clean
