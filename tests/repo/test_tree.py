@@ -77,10 +77,13 @@ def code_lines(path: Path) -> int:
     return len(held)
 
 
-def test_source_keeps_its_budget() -> None:
+def test_source_keeps_its_budget(capsys: pytest.CaptureFixture[str]) -> None:
     """All code of src/ together stays small enough for one person to know."""
-    total = sum(code_lines(path) for path in python_files() if path.is_relative_to(ROOT / "src"))
-    assert SOURCE_LINES_MAX > total
+    sources = [path for path in python_files() if path.is_relative_to(ROOT / "src")]
+    code, raw = sum(map(code_lines, sources)), sum(map(lines_of, sources))
+    with capsys.disabled():
+        print(f"\nsrc/: {code} lines with code of {SOURCE_LINES_MAX}; {raw} lines in all")
+    assert SOURCE_LINES_MAX > code
 
 
 # Written in pieces, so that this file does not contain what it looks for.
