@@ -211,6 +211,16 @@ class Lab:
         a.send(data, header, shape, direct=direct)
         return b.collect(token, self.patience)
 
+    def carry_partial(
+        self, a: Port, b: Port, token: bytes, frame: Frame, what: str, **changes: int
+    ) -> Delivery:
+        """Send `frame` with NEEDS_CSUM, its header changed by `changes`; it must arrive right."""
+        header, data = frame.partial(**changes)
+        with during(what):
+            delivery = self.carry(a, b, token, data, header)
+            same(delivery, frame.data)
+        return delivery
+
     def refresh(self, where: int, count: int) -> None:
         """Throw away what has arrived at a port and post `count` buffers; a wire waits for them."""
         for port in self.ports:

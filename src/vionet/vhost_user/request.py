@@ -108,11 +108,10 @@ class Form:
     unpack: Callable[[bytes], Arguments]
     fds: Fds = Fds.NONE
     requires: int | None = None  # a protocol feature
-    replies: bool = False  # has a reply of its own (spec VU-04), and so no acknowledgement
 
 
 FORMS: Final[dict[int, Form]] = {
-    Request.GET_FEATURES: Form(_none, replies=True),
+    Request.GET_FEATURES: Form(_none),
     Request.SET_FEATURES: Form(_u64),
     Request.SET_OWNER: Form(_none),
     Request.RESET_OWNER: Form(_none),
@@ -121,22 +120,20 @@ FORMS: Final[dict[int, Form]] = {
     Request.SET_VRING_NUM: Form(_state),
     Request.SET_VRING_ADDR: Form(_fixed(vu.VRING_ADDR)),
     Request.SET_VRING_BASE: Form(_state),
-    Request.GET_VRING_BASE: Form(_state, replies=True),
+    Request.GET_VRING_BASE: Form(_state),
     Request.SET_VRING_KICK: Form(_vring_fd, Fds.UNLESS_NOFD),
     Request.SET_VRING_CALL: Form(_vring_fd, Fds.UNLESS_NOFD),
     Request.SET_VRING_ERR: Form(_vring_fd, Fds.UNLESS_NOFD),
-    Request.GET_PROTOCOL_FEATURES: Form(_none, replies=True),
+    Request.GET_PROTOCOL_FEATURES: Form(_none),
     Request.SET_PROTOCOL_FEATURES: Form(_u64),
-    Request.GET_QUEUE_NUM: Form(_none, requires=vu.VHOST_USER_PROTOCOL_F_MQ, replies=True),
+    Request.GET_QUEUE_NUM: Form(_none, requires=vu.VHOST_USER_PROTOCOL_F_MQ),
     Request.SET_VRING_ENABLE: Form(_state),
     Request.NET_SET_MTU: Form(_u64, requires=vu.VHOST_USER_PROTOCOL_F_MTU),
     Request.SET_BACKEND_REQ_FD: Form(_none, Fds.ONE, requires=vu.VHOST_USER_PROTOCOL_F_BACKEND_REQ),
-    Request.GET_CONFIG: Form(_config, requires=vu.VHOST_USER_PROTOCOL_F_CONFIG, replies=True),
+    Request.GET_CONFIG: Form(_config, requires=vu.VHOST_USER_PROTOCOL_F_CONFIG),
     Request.SET_CONFIG: Form(_config, requires=vu.VHOST_USER_PROTOCOL_F_CONFIG),
     Request.RESET_DEVICE: Form(_none, requires=vu.VHOST_USER_PROTOCOL_F_RESET_DEVICE),
-    Request.GET_MAX_MEM_SLOTS: Form(
-        _none, requires=vu.VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS, replies=True
-    ),
+    Request.GET_MAX_MEM_SLOTS: Form(_none, requires=vu.VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS),
     Request.ADD_MEM_REG: Form(
         _mem_region, Fds.ONE, requires=vu.VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS
     ),

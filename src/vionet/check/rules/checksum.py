@@ -10,26 +10,15 @@ from vionet.check.case import (
     Lab,
     check,
     describe,
-    during,
     expect,
     same,
     variety,
 )
-from vionet.check.driver import Delivery, Port
 from vionet.check.judge import NEXT_FRAGMENT, PROTOCOL_TCP, PROTOCOL_UDP, Sum, l4_sum, parse
 from vionet.check.packet import BROADCAST, Frame, fragment_extension
 from vionet.spec import virtio_net as net
 
 NEEDS = net.VIRTIO_NET_HDR_F_NEEDS_CSUM
-
-
-def _partial(lab: Lab, a: Port, b: Port, token: bytes, frame: Frame, name: str) -> Delivery:
-    """Send `frame` partial; it must arrive right."""
-    header, data = frame.partial()
-    delivery = lab.carry(a, b, token, data, header)
-    with during(name):
-        same(delivery, frame.data)
-    return delivery
 
 
 @check("SG-01", does="NEEDS_CSUM with payloads of 0 to 70 bytes", expects="the right sums")
@@ -44,7 +33,7 @@ def every_length(lab: Lab) -> str:
         flow = lab.flow(version)
         body = token + bytes(range(1, length + 1))
         frame = flow.udp(body) if length % 3 else flow.tcp(body)
-        _partial(lab, a, b, token, frame, f"{length} bytes")
+        lab.carry_partial(a, b, token, frame, f"{length} bytes")
     return "70 lengths"
 
 
@@ -55,9 +44,9 @@ def by_offsets(lab: Lab) -> str:
     for version in (4, 6):
         token = lab.token()
         flow = lab.flow(version)
-        _partial(lab, a, b, token, flow.vxlan(flow.tcp(token)), f"TCP in VXLAN over IPv{version}")
+        lab.carry_partial(a, b, token, flow.vxlan(flow.tcp(token)), f"TCP in VXLAN, IPv{version}")
         token = lab.token()
-        _partial(lab, a, b, token, flow.vxlan(flow.udp(token)), f"UDP in VXLAN over IPv{version}")
+        lab.carry_partial(a, b, token, flow.vxlan(flow.udp(token)), f"UDP in VXLAN, IPv{version}")
     return "four tunnels"
 
 
@@ -80,7 +69,7 @@ def zero_is_ones(lab: Lab) -> str:
     for version in (4, 6):
         for odd in (False, True):
             token, frame = folding_to_zero(lab, version, odd)
-            _partial(lab, a, b, token, frame, f"IPv{version}")
+            lab.carry_partial(a, b, token, frame, f"IPv{version}")
     return "0xffff, IPv4 and IPv6"
 
 
@@ -126,11 +115,11 @@ def deep_headers(lab: Lab) -> str:
     a, b = lab.pair(VERSION_1 | CSUM, VERSION_1 | GUEST_CSUM & lab.offer.features)
     names = []
     for name, token, frame in variety(lab):
-        _partial(lab, a, b, token, frame, name)
+        lab.carry_partial(a, b, token, frame, name)
         names.append(name)
     for tags in ((1, 2, 3), (4095,)):
         token = lab.token()
-        _partial(lab, a, b, token, lab.flow(6, tags=tags).tcp(token), f"tags {tags}")
+        lab.carry_partial(a, b, token, lab.flow(6, tags=tags).tcp(token), f"tags {tags}")
     return f"{len(names) + 2} kinds of frames"
 
 
@@ -197,7 +186,7 @@ def inner_finished(lab: Lab) -> str:
         token = lab.token()
         flow = lab.flow(version)
         frame = flow.vxlan(flow.tcp(token + bytes(30)))
-        delivery = _partial(lab, a, b, token, frame, f"IPv{version}")
+        delivery = lab.carry_partial(a, b, token, frame, f"IPv{version}")
         at, header = parse(delivery.frame), delivery.header
         outermost = (header.csum_start, header.csum_offset) == (at.l4_off, at.csum_off)
         expect(not header.flags & NEEDS or outermost, describe(delivery))
@@ -213,7 +202,7 @@ def dhcp_complete(lab: Lab) -> str:
         token = lab.token()
         flow = lab.flow(version, src_port=source, dst_port=destination)
         frame = flow.udp(token + bytes(300))
-        delivery = _partial(lab, a, b, token, frame, f"port {source} to {destination}")
+        delivery = lab.carry_partial(a, b, token, frame, f"port {source} to {destination}")
         state = l4_sum(delivery.frame)
         expect(state is Sum.COMPLETE, f"{source} to {destination}: {describe(delivery)}")
     return "complete, four pairs of ports"
@@ -233,7 +222,7 @@ def per_receiver(lab: Lab) -> str:
         lab.joined(a, b)
         token = lab.token()
         frame = lab.flow().tcp(token + bytes(100))
-        delivery = _partial(lab, a, b, token, frame, "GUEST_CSUM" if want else "plain")
+        delivery = lab.carry_partial(a, b, token, frame, "GUEST_CSUM" if want else "plain")
         if not want:
             expect(delivery.header.flags == 0, describe(delivery))
         seen.append("partial" if delivery.header.flags & NEEDS else "complete")

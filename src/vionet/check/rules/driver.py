@@ -116,8 +116,7 @@ def lying_hdr_len(lab: Lab) -> str:
     for hdr_len in (0, 1, 0xFFFF):
         token = lab.token()
         frame = lab.flow().tcp(token + bytes(100))
-        header, data = frame.partial(hdr_len=hdr_len)
-        same(lab.carry(a, b, token, data, header), frame.data)
+        lab.carry_partial(a, b, token, frame, f"hdr_len {hdr_len}", hdr_len=hdr_len)
     return lab.survived(b)
 
 

@@ -51,9 +51,7 @@ def hdr_len_ignored(lab: Lab) -> str:
     for hdr_len in (0, 1, 14, 40, 0xFFFF):
         token = lab.token()
         frame = lab.flow().tcp(token + bytes(100))
-        header, data = frame.partial(hdr_len=hdr_len)
-        with during(f"hdr_len {hdr_len}"):
-            same(lab.carry(a, b, token, data, header), frame.data)
+        lab.carry_partial(a, b, token, frame, f"hdr_len {hdr_len}", hdr_len=hdr_len)
     return "five values, all right"
 
 
@@ -115,9 +113,7 @@ def sums_finished(lab: Lab) -> str:
     a, b = lab.pair(VERSION_1 | CSUM)
     kinds: list[tuple[str, bytes, Frame]] = list(variety(lab))
     for name, token, frame in kinds:
-        header, data = frame.partial()
-        with during(name):
-            same(lab.carry(a, b, token, data, header), frame.data)
+        lab.carry_partial(a, b, token, frame, name)
     return f"{len(kinds)} kinds of frames"
 
 
@@ -158,9 +154,6 @@ def left_unfinished(lab: Lab) -> str:
     lab.need(CSUM | GUEST_CSUM)
     a, b = lab.pair(VERSION_1 | CSUM, VERSION_1 | GUEST_CSUM)
     token = lab.token()
-    frame = lab.flow().tcp(token)
-    header, data = frame.partial()
-    delivery = lab.carry(a, b, token, data, header)
-    same(delivery, frame.data)
+    delivery = lab.carry_partial(a, b, token, lab.flow().tcp(token), "TCP")
     how = "elided" if delivery.header.flags & NEEDS else "finished by the device"
     return f"{how}: {describe(delivery)}"
