@@ -205,8 +205,7 @@ class Tour:
         for burst in _bursts(self._plan(source, target)):
             for sent in burst:
                 source.port.queue(sent.data, sent.header)
-            source.port.tx.publish()
-            source.port.kick(net.TRANSMITQ1)
+            source.port.publish()
             for sent in burst:
                 _compare(sent, self._next(target, sent.label))
                 flowed.frames += 1

@@ -11,7 +11,7 @@ sockets, groups and interfaces exist is seen later, by those who open them.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Any, Final, NamedTuple
@@ -125,8 +125,6 @@ def parse_port(name: str, text: str) -> PortConfig:
     features = _features(kind, values.pop("offload", "full"), switched)
     feature.check_dependencies(features, text)
     values.pop("queues", None)
-    known = {field.name for field in fields(PortConfig)}
-    assert values.keys() <= known
     config = PortConfig(name=name, kind=kind, where=where, features=features, **values)
     _check_together(config, text)
     return config
