@@ -26,6 +26,7 @@ from vionet.engine.status import (
     OK,
     PAYLOAD_BYTES_COPIED,
     PAYLOAD_BYTES_SUMMED,
+    RX_BYTES,
     RX_CHAIN_INVALID,
     RX_RING_BROKEN,
     Action,
@@ -214,6 +215,8 @@ def outermost(state: State, work: Work, frame: Frame, out: int, action: int) -> 
         if good:
             flags = NEEDS_CSUM
             length = start + frame.l4_len
+            if length != frame.length:
+                state.ledger[out, RX_BYTES] -= frame.length - length  # `deliver` counts them all
             state.ledger[out, CSUM_UNFILLED] += 1
         else:
             value = load_u16(work.head_hva + field)

@@ -36,6 +36,7 @@ from vionet.engine.status import (
     ISOLATED,
     NO_OTHER_PORT,
     OK,
+    PSEUDO_HEADER_REPAIRED,
     RING_DISABLED,
     RX_CHAIN_INVALID,
     RX_RING_BROKEN,
@@ -77,13 +78,15 @@ def offer(state: State, work: Work, frame: Frame, in_port: int, out: int) -> int
 
 @kernel(INT, STATE, WORK, FRAME, INT)
 def flood(state: State, work: Work, frame: Frame, in_port: int) -> int:
-    """Deliver to every other port; each gets it in its own form."""
+    """Deliver to every other port, each in its own form.  *returns* OK or NO_OTHER_PORT."""
+    found = NO_OTHER_PORT
     for out in range(state.n_ports):
         if out != in_port and state.ports[out].up:
+            found = OK
             status = offer(state, work, frame, in_port, out)
             if status != OK:
                 state.drops[out, status] += 1
-    return OK
+    return found
 
 
 @kernel(INT, STATE, INT, INT)
@@ -109,10 +112,12 @@ def check_source(state: State, frame: Frame, in_port: int) -> int:
         src != port.last_src or state.now_ns - port.last_seen_ns > REFRESH_NS
     ):
         status = learn(state, src, in_port)
-        port.last_seen_ns = state.now_ns
         if status == FDB_FULL:
             state.drops[in_port, FDB_FULL] += 1  # noted; the frame goes its way
-        return OK if status == FDB_FULL else status
+            return OK
+        if status == OK:
+            port.last_seen_ns = state.now_ns  # of `last_src`, which any other status leaves
+        return status
     return OK
 
 
@@ -130,7 +135,9 @@ def forward(state: State, work: Work, frame: Frame, in_port: int) -> int:
     status = judge(port, frame)
     if status != OK:
         return status
-    plant_seed(state, work, frame, in_port)
+    repaired = plant_seed(work, frame)
+    if repaired:
+        state.ledger[in_port, PSEUDO_HEADER_REPAIRED] += 1
     read_addresses(work, frame)
     status = check_source(state, frame, in_port)
     if status != OK:
@@ -148,7 +155,12 @@ def forward(state: State, work: Work, frame: Frame, in_port: int) -> int:
         if out < 0 or not state.ports[out].up:
             return flood(state, work, frame, in_port)
     status = offer(state, work, frame, in_port, out)
-    return OK if status == OK else undelivered(state, out, status)
+    if status == OK:
+        return OK
+    status = undelivered(state, out, status)
+    if status == HELD:
+        state.ledger[in_port, PSEUDO_HEADER_REPAIRED] -= repaired  # it will come again
+    return status
 
 
 @kernel(INT, STATE, WORK, INT)
@@ -182,10 +194,11 @@ def from_guest(state: State, work: Work, in_port: int) -> int:
         else:
             status = take_chain(port, queue, work, frame, i)
             if status == OK:
-                n_bytes += frame.length
+                length = frame.length  # `judge` may trim it
+                n_bytes += length
                 status = forward(state, work, frame, in_port)
                 if status == HELD:
-                    n_bytes -= frame.length
+                    n_bytes -= length
                     queue.held = 1
                     break
         if status != OK:

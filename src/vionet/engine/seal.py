@@ -4,8 +4,8 @@ Nothing of one header is left for the next (W39, W40): all its bytes are written
 """
 
 from vionet.engine.checksum import pseudo_header
-from vionet.engine.layout import FRAME, STATE, WORK, Frame, State, Work
-from vionet.engine.status import PSEUDO_HEADER_REPAIRED, Csum
+from vionet.engine.layout import FRAME, WORK, Frame, Work
+from vionet.engine.status import Csum
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.raw import load_u16, store_i64, store_u16, store_u32
 from vionet.spec.packet import IPPROTO_UDP, TCP_CSUM_OFF, UDP_CSUM_OFF
@@ -40,9 +40,9 @@ def write_header(
     return 0
 
 
-@kernel(INT, STATE, WORK, FRAME, INT, inline=True)
-def plant_seed(state: State, work: Work, frame: Frame, in_port: int) -> int:
-    """Put our own pseudo-header sum into a PARTIAL frame; a wrong one is counted (W63, SG-07).
+@kernel(INT, WORK, FRAME, inline=True)
+def plant_seed(work: Work, frame: Frame) -> int:
+    """Put our own pseudo-header sum into a PARTIAL frame; *returns* 1 for a wrong one (W63, SG-07).
 
     Once, at ingress: every receiver gets it or has it filled in.  With an IPv6 routing header
     under way only the sender knows the final address, and its seed stands.
@@ -51,6 +51,6 @@ def plant_seed(state: State, work: Work, frame: Frame, in_port: int) -> int:
         field = work.head_hva + field_off(frame)
         seed = pseudo_header(work, frame)
         if load_u16(field) != seed:
-            state.ledger[in_port, PSEUDO_HEADER_REPAIRED] += 1
             store_u16(field, seed)
+            return 1
     return 0

@@ -58,8 +58,12 @@ def serve(state: State, work: Work) -> int:
 
 @kernel(INT, STATE)
 def arm_all(state: State) -> int:
-    """Ask every driver to kick.  *returns* 1 if a frame or an awaited buffer is there already."""
-    found = 0
+    """Ask every driver to kick.  *returns* 1 if a frame or an awaited buffer is there already.
+
+    Also if the control plane has asked the worker to return: its wake-up may have been taken by
+    a look without blocking since `stop` was last read.
+    """
+    found = state.stop
     for index in range(state.n_ports):
         port = state.ports[index]
         if port.kind != GUEST or not port.up:
@@ -87,6 +91,7 @@ def take_events(state: State, work: Work, timeout_ms: int) -> int:
         elif what != EVENT_WAKE:
             queue = state.ports[index].queues[what]
             queue.started = queue.ready
+            queue.starved = 0  # what it waited for may be there; if not, it is set again
             refresh(queue)
             state.ledger[index, KICKS] += 1
             state.ledger[index, WAKEUPS] += 1 if timeout_ms else 0

@@ -152,8 +152,9 @@ class GuestPort:
                 queue.avail_idx = ring.base
                 queue.broken = queue.starved = queue.held = 0
                 used_idx = adopt(record, queue)
-                queue.started = int(ring.polled or used_idx != 0)
-                queue.polled = int(ring.polled)
+                queue.started = int(used_idx != 0)
+            queue.polled = int(ring.polled)
+            queue.started |= queue.polled
             queue.ready = int(ring.ready)
             if not queue.ready:
                 queue.started = 0
@@ -186,7 +187,7 @@ class GuestPort:
             record.mtu = self._options.mtu or 0
             self._refresh(record)
             self._slot.forget()
-        self.features = 0
+            self.set_features(0)
         self._attached = False
 
     def _watch_kick(self, index: int, queue: Queue, fd: int) -> None:
@@ -195,9 +196,10 @@ class GuestPort:
             return
         if queue.kick_fd >= 0:
             self._slot.watch.remove(int(queue.kick_fd))
-        queue.kick_fd = fd
+        queue.kick_fd = -1  # also where the new one cannot be watched
         if fd >= 0:
             self._slot.watch.add_ring(fd, self._slot.index, index)
+            queue.kick_fd = fd
 
     def _refresh(self, record: Port) -> None:
         """The port is up while a ring is usable; a ring that nobody kicks must be polled."""
