@@ -1,9 +1,9 @@
 """Child processes of tests: a group of their own, hard timeouts, ended by process id.
 
-How it works: output comes through pipes that every wait reads with a deadline, so waiting for a
-line is waiting for an event.  A child that writes much while no test waits for it would block on a
-full pipe: let such a child write to a file.  `setpriv` has the kernel kill the child when the test
-process dies, whatever it dies of.
+How it works: `setpriv` has the kernel kill a `Process` when the test process dies, whatever it dies
+of.  A `Child` is one whose output comes through pipes that every wait reads with a deadline, so
+waiting for a line is waiting for an event.  A child that writes much while no test waits for it
+would block on a full pipe: such ones write to a file (`tests.interop.peers.process.Peer`).
 
 Invariants: every wait has a deadline; after `Children.end` all were reaped.
 """
@@ -28,29 +28,30 @@ class ChildError(AssertionError):
     """A child did not do in time what the test waits for; the message carries its output."""
 
 
-class Child:
-    """One process; its standard output and error are pipes that `read` collects."""
+class Process:
+    """A process in a group of its own, which dies with the tests."""
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str], cwd: Path | None) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: int = subprocess.DEVNULL,
+        stdout: int | IO[bytes],
+        stderr: int | IO[bytes],
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
         guard = ["setpriv", "--pdeathsig", "KILL", "--"] if find("setpriv") else []
         self.argv = list(argv)
-        self.stdout = ""
-        self.stderr = ""
         self.process = subprocess.Popen(
             [*guard, *self.argv],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, **env},
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env={**os.environ, **(env or {})},
             cwd=cwd,
             process_group=0,
         )
-        self._open = {self._pipe("stdout"): "stdout", self._pipe("stderr"): "stderr"}
-
-    def _pipe(self, name: str) -> int:
-        pipe: IO[bytes] = getattr(self.process, name)
-        os.set_blocking(pipe.fileno(), False)
-        return pipe.fileno()
 
     @property
     def pid(self) -> int:
@@ -61,6 +62,36 @@ class Child:
     def running(self) -> bool:
         """Whether it has not ended yet."""
         return self.process.poll() is None
+
+    def kill(self) -> None:
+        """SIGKILL the whole group and reap the process."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.process.wait(10)
+        self.collect_rest()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+    def collect_rest(self) -> None:
+        """Take what a killed process has left in its pipes."""
+
+
+class Child(Process):
+    """One process; its standard output and error are pipes that `read` collects."""
+
+    def __init__(self, argv: Sequence[str], env: Mapping[str, str], cwd: Path | None) -> None:
+        self.stdout = ""
+        self.stderr = ""
+        pipe = subprocess.PIPE
+        super().__init__(argv, stdin=pipe, stdout=pipe, stderr=pipe, env=env, cwd=cwd)
+        self._open = {self._pipe("stdout"): "stdout", self._pipe("stderr"): "stderr"}
+
+    def _pipe(self, name: str) -> int:
+        pipe: IO[bytes] = getattr(self.process, name)
+        os.set_blocking(pipe.fileno(), False)
+        return pipe.fileno()
 
     def read(self, timeout: float) -> bool:
         """Collect output that comes within `timeout`; False when there will be no more."""
@@ -110,18 +141,11 @@ class Child:
         self.process.send_signal(with_signal)
         return self.wait(timeout)
 
-    def kill(self) -> None:
-        """SIGKILL the whole group and reap the process."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self.process.wait(10)
+    def collect_rest(self) -> None:
+        """Take what a killed child has left in its pipes; a grandchild may still hold them."""
         while self._open and self.read(0):
             if not select.select(list(self._open), [], [], 0)[0]:
                 break
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
         self._open = {}
 
     def __str__(self) -> str:

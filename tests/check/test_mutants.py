@@ -9,7 +9,7 @@ import pytest
 
 from tests.check import mutant_engine, mutant_session
 from tests.check.mutants import LIMIT, Mutant, build
-from tests.interop.peers.process import Child, until
+from tests.interop.peers.process import Peer, until
 from tests.tools import ROOT
 from vionet.check.case import Offer
 from vionet.check.runner import Group, Status, attempt, group_of
@@ -31,7 +31,7 @@ class Switch:
     def __init__(self, package: Path, folder: Path) -> None:
         self.paths = [str(folder / "a.sock"), str(folder / "b.sock")]
         self.package, self.folder = package, folder
-        self.child: Child | None = None
+        self.child: Peer | None = None
 
     def start(self) -> None:
         """Start it, with no mutant chosen."""
@@ -44,7 +44,7 @@ class Switch:
         command += f" --control {self.folder}/control"
         cache = ROOT / ".cache" / "mutants"
         env = {"PYTHONPATH": str(self.package), "VIONET_CACHE_DIR": str(cache)}
-        self.child = Child(["sh", "-c", command], log, env=env)
+        self.child = Peer(["sh", "-c", command], log, env=env)
         until(lambda: "ready\n" in log.read_text(), 180, "ready from the mutants", 0.05)
         assert self.passes("CF-01"), "the mutants are at fault although none is chosen"
 

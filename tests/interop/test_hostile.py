@@ -10,7 +10,7 @@ import pytest
 from tests.interop.end import End
 from tests.interop.hostile_guest import MISDEEDS
 from tests.interop.lab import Lab
-from tests.interop.peers.process import Child, until
+from tests.interop.peers.process import Peer, until
 from tests.interop.peers.traffic import converse, transfer
 from tests.interop.peers.vionet import SOURCE
 
@@ -44,7 +44,7 @@ def test_other_pair_does_not_notice(lab: Lab, options: str) -> None:
         transfer(b, a, a.address6, 8 * RATE, rate=RATE, port=5302, timeout=60),
     ]
     argv = [sys.executable, str(GUEST), str(lab.socket("h")), "1", *(MACS if options else ())]
-    hostile = Child(argv, lab.folder / "hostile.log", env={"PYTHONPATH": f"{SOURCE}:{ROOT}"})
+    hostile = Peer(argv, lab.folder / "hostile.log", env={"PYTHONPATH": f"{SOURCE}:{ROOT}"})
     try:
         for one in transfers:
             one.check(60)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.interop.end import End
 from tests.interop.lab import Lab
-from tests.interop.peers.process import Child
+from tests.interop.peers.process import Peer
 from tests.interop.peers.traffic import transfer
 
 pytestmark = pytest.mark.root
@@ -40,7 +40,7 @@ def test_every_payload_vector_lies_in_the_guests_memory(lab: Lab) -> None:
     lab.boot(guest)
     place.configure(2)
     End.read("uml").check(guest, vionet.ports()["a"])
-    tracer = Child([sys.executable, str(TRACER), str(vionet.pid)], lab.folder / "trace")
+    tracer = Peer([sys.executable, str(TRACER), str(vionet.pid)], lab.folder / "trace")
     try:
         tracer.await_line("attached", 20)
         regions = guest_memory(vionet.pid)

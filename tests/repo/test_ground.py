@@ -106,17 +106,30 @@ def test_waiting_has_an_end(start: Children) -> None:
     assert 3 == short.wait()
 
 
-def test_child_dies_with_its_parent(tmp_path: Path) -> None:
-    """When the test process is killed, the kernel kills its children."""
+CHILD = """
+from tests.process import Children
+start = Children()
+child = start("sh", "-c", "echo $$; exec sleep 7656")
+pid = child.wait_for("^[0-9]+$")[0]
+"""
+GRANDCHILD = """
+from pathlib import Path
+from tests.interop.peers.process import Peer
+peer = Peer(["sh", "-c", "sleep 7657 & echo $!. ; wait"], Path("log"), family=True)
+peer.await_line(".", 10)
+pid = peer.output().strip().strip(".")
+"""
+
+
+@pytest.mark.parametrize("script", [CHILD, GRANDCHILD], ids=["child", "grandchild"])
+def test_processes_die_with_the_tests(script: str, tmp_path: Path) -> None:
+    """When the test process is killed, so are its children, and theirs where it is asked for."""
     tools.need("setpriv")
-    script = (
-        "import os, sys\nfrom tests.process import Children\n"
-        "start = Children()\nchild = start('sh', '-c', 'echo up; exec sleep 7656')\n"
-        "child.wait_for('up')\nprint(child.pid, flush=True)\nos.kill(os.getpid(), 9)\n"
-    )
+    script += "print(pid, flush=True)\nimport os\nos.kill(os.getpid(), 9)\n"
     done = subprocess.run(
         [sys.executable, "-c", script],
-        cwd=ROOT,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=60,
@@ -124,10 +137,10 @@ def test_child_dies_with_its_parent(tmp_path: Path) -> None:
     )
     assert -signal.SIGKILL == done.returncode, done.stderr
     with contextlib.suppress(ProcessLookupError):
-        child = os.pidfd_open(int(done.stdout))
-        ended, _, _ = select.select([child], [], [], 10)
-        os.close(child)
-        assert [child] == ended
+        process = os.pidfd_open(int(done.stdout))
+        ended, _, _ = select.select([process], [], [], 10)
+        os.close(process)
+        assert [process] == ended
 
 
 def test_run_dir_leaves_room_for_a_socket(run_dir: Path) -> None:

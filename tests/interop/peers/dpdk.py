@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.interop.peers.netns import Namespace
-from tests.interop.peers.process import Child, PeerError, call
+from tests.interop.peers.process import Peer, PeerError, call
 from tests.tools import absent, need
 
 PAGES = Path("/proc/sys/vm/nr_hugepages")
@@ -78,7 +78,7 @@ class Testpmd:
         for device in devices:
             argv += ["--vdev", device]
         argv += ["--", f"--forward-mode={forward}", "-i", "--total-num-mbufs=8192", *options]
-        self.child = Child(argv, folder / f"{name}.log", stdin=subprocess.PIPE)
+        self.child = Peer(argv, folder / f"{name}.log", stdin=subprocess.PIPE)
         self.child.await_line("testpmd> ", 30)
 
     def command(self, line: str, timeout: float = 10) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.interop.peers.process import Child, PeerError, call
+from tests.interop.peers.process import Peer, PeerError, call
 from tests.interop.peers.shell import Job, Shell
 from tests.tools import need
 
@@ -27,7 +27,7 @@ _numbers = itertools.count(1)
 class ChildJob(Job):
     """A background command in a namespace."""
 
-    child: Child
+    child: Peer
 
     def result(self, timeout: float = 30) -> str:
         """Wait for the end (see `Job.result`)."""
@@ -50,7 +50,7 @@ class Namespace(Shell):
         need("ethtool")
         self.name = f"vionet-{label}-{os.getpid()}-{next(_numbers)}"
         self.folder = folder
-        self._jobs: list[Child] = []
+        self._jobs: list[Peer] = []
         call("ip", "netns", "add", self.name)
         self.run("ip link set lo up")
 
@@ -78,7 +78,7 @@ class Namespace(Shell):
         """Start `command` (see `Shell.start`)."""
         log = self.folder / f"{self.name}-job{len(self._jobs)}.log"
         argv = [*self.enter, "sh", "-c", f"exec {command}"]
-        self._jobs.append(Child(argv, log))
+        self._jobs.append(Peer(argv, log))
         return ChildJob(self._jobs[-1])
 
     def take(self, interface: str) -> None:
@@ -133,7 +133,7 @@ class Capture:
         folder.mkdir(exist_ok=True)
         self.file = folder / f"{place.name}-{interface}.pcapng"
         argv = [*place.enter, "tshark", "-q", "-i", interface, "-s", "0"]
-        self.child = Child([*argv, "-w", str(self.file)], self.file.with_suffix(".log"))
+        self.child = Peer([*argv, "-w", str(self.file)], self.file.with_suffix(".log"))
         self.child.await_line("Capturing on", 20)
         # tshark says so a little before dumpcap has its socket: dumpcap's own line is the event.
         self.child.await_line("Capture started", 20)

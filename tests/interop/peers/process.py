@@ -1,20 +1,20 @@
 """Peers as child processes: their output goes to files, because nobody reads it while they work.
 
-How it works: like `tests.process`, a group of its own, killed by the kernel when the tests die and
-by `kill` otherwise; but a guest or a switch that logs must never wait for a test to read it.
+How it works: each is a `tests.process.Process`; but a guest or a switch that logs must never wait
+for a test to read it.  The kernel kills a process when the tests die, but not that one's children:
+where there are such (`family`), a shell waits for the end of a pipe from here and kills the group.
 
-Invariants: no wait without a deadline; after `end` the process has been reaped.
+Invariants: no wait without a deadline; after `kill` the process has been reaped.
 """
 
-import contextlib
-import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.tools import find
+from tests.process import Process
+
+WATCH = 'read -r _; kill -s KILL -- "-$1"'  # until the other end of its input is gone
 
 
 class PeerError(Exception):
@@ -38,8 +38,8 @@ def call(*argv: str, timeout: float = 20, check: bool = True) -> str:
     return done.stdout
 
 
-class Child:
-    """One child process; its standard output and error are kept in `log`."""
+class Peer(Process):
+    """One peer; its standard output and error are kept in `log`."""
 
     def __init__(
         self,
@@ -49,30 +49,36 @@ class Child:
         stdin: int = subprocess.DEVNULL,
         stdout: int | None = None,
         env: Mapping[str, str] | None = None,
+        family: bool = False,
     ) -> None:
-        """Start `argv`; `stdout` given as PIPE is the caller's to read, the rest goes to `log`."""
-        guard = ["setpriv", "--pdeathsig", "KILL", "--"] if find("setpriv") else []
-        self.argv = list(argv)
+        """Start `argv`; `stdout` given as PIPE is the caller's to read, the rest goes to `log`.
+
+        `family` says that it has children which do not end with it.
+        """
         self.log = log
         with log.open("ab") as sink:
-            self.process = subprocess.Popen(
-                [*guard, *self.argv],
+            super().__init__(
+                argv,
                 stdin=stdin,
                 stdout=sink if stdout is None else stdout,
                 stderr=sink,
-                env=None if env is None else {**os.environ, **env},
-                process_group=0,
+                env=env,
             )
+        self._watch = (
+            subprocess.Popen(
+                ["sh", "-c", WATCH, "watch", str(self.pid)], stdin=subprocess.PIPE, process_group=0
+            )
+            if family
+            else None
+        )
 
-    @property
-    def pid(self) -> int:
-        """The process id, also of the process group."""
-        return self.process.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the process has not ended yet."""
-        return self.process.poll() is None
+    def kill(self) -> None:
+        """SIGKILL the whole group and reap the process."""
+        super().kill()
+        if self._watch is not None and self._watch.stdin is not None:
+            self._watch.kill()
+            self._watch.wait(10)
+            self._watch.stdin.close()
 
     def output(self) -> str:
         """Everything logged so far."""
@@ -102,13 +108,3 @@ class Child:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise PeerError(f"{self.argv[0]} runs on after {timeout:g} s: {self.tail()}") from None
-
-    def kill(self) -> None:
-        """SIGKILL the process and its group, and reap it."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self.process.wait(10)
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.interop.peers import initramfs
-from tests.interop.peers.process import Child
+from tests.interop.peers.process import Peer
 from tests.interop.peers.shell import Console
 from tests.tools import need, need_guest_kernel
 
@@ -56,7 +56,7 @@ class Qemu(Console):
             argv += ["-chardev", f"socket,id=c,path={socket}{again}"]
             argv += ["-netdev", "vhost-user,id=n,chardev=c"]
             argv += ["-device", f"virtio-net-pci,netdev=n,{text}"]
-        child = Child(argv, folder / f"{name}.log", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        child = Peer(argv, folder / f"{name}.log", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         super().__init__(name, child, folder / f"{name}.console")
         self.python = initramfs.PYTHON
         self.endpoint_path = "/endpoint.pyc"

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.interop.peers.process import Child, PeerError
+from tests.interop.peers.process import Peer, PeerError
 
 ENDPOINT = Path(__file__).resolve().parent.parent / "endpoint.py"
 
@@ -119,7 +119,7 @@ class Shell(ABC):
 class Console(Shell):
     """A shell behind the standard input and output of a child process (a guest's console)."""
 
-    def __init__(self, name: str, child: Child, record: Path) -> None:
+    def __init__(self, name: str, child: Peer, record: Path) -> None:
         """Talk to `child`, whose stdin and stdout are pipes; all it says is kept in `record`."""
         self.name = name
         self.child = child

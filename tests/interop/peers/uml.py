@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.interop.peers.process import Child
+from tests.interop.peers.process import Peer
 from tests.interop.peers.shell import Console
 from tests.tools import need
 
@@ -61,12 +61,13 @@ class Uml(Console):
         ]
         if socket is not None:
             argv.append(f"virtio_uml.device={socket}:1")
-        child = Child(
+        child = Peer(
             argv,
             folder / f"{name}.log",
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={"TMPDIR": "/dev/shm"},  # where the guest's memory file is made
+            family=True,
         )
         super().__init__(name, child, folder / f"{name}.console")
         self.python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import vionet
-from tests.interop.peers.process import Child, PeerError, call, until
+from tests.interop.peers.process import Peer, PeerError, call, until
 
 SOURCE = Path(vionet.__file__).parent.parent
 
@@ -32,9 +32,9 @@ class Vionet:
         self.argv += ports
         self.child = self._start()
 
-    def _start(self) -> Child:
+    def _start(self) -> Peer:
         before = self.log.stat().st_size if self.log.exists() else 0
-        child = Child(self.argv, self.log, env={"PYTHONPATH": str(SOURCE)})
+        child = Peer(self.argv, self.log, env={"PYTHONPATH": str(SOURCE)})
 
         def ready() -> bool:
             if not child.running:
