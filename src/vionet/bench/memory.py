@@ -7,8 +7,6 @@ odd number of cache lines apart: at a power of two all their first lines would f
 sets of the cache.
 """
 
-import ctypes
-import mmap
 import os
 from pathlib import Path
 from typing import Final
@@ -17,7 +15,7 @@ import numpy as np
 
 from vionet.bench.layout import RX, TX, End, Ring
 from vionet.spec import virtio
-from vionet.vhost_user.guest_memory import GPA_BASE, UVA_BASE, GuestMemory, GuestRegion
+from vionet.vhost_user.guest_memory import GuestMemory
 
 LINE: Final = 64
 HUGE: Final = 2 << 20
@@ -35,20 +33,7 @@ def guest_memory(size: int, huge: bool | None = None) -> GuestMemory:
     pages = -(-size // HUGE)
     if huge is None:
         huge = _free_huge_pages() >= pages
-    if not huge:
-        return GuestMemory((pages * HUGE,))
-    fd = os.memfd_create("bench", os.MFD_CLOEXEC | os.MFD_HUGETLB)
-    try:
-        os.ftruncate(fd, pages * HUGE)
-        mapping = mmap.mmap(fd, pages * HUGE)
-    except BaseException:
-        os.close(fd)
-        raise
-    hva = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
-    memory = GuestMemory(())
-    view = memoryview(mapping)
-    memory.regions.append(GuestRegion(fd, GPA_BASE, UVA_BASE, pages * HUGE, 0, view, hva))
-    return memory
+    return GuestMemory((pages * HUGE,), flags=os.MFD_HUGETLB if huge else 0)
 
 
 def _free_huge_pages() -> int:

@@ -9,7 +9,6 @@ For drivers that run inside this process: the tester, the load generator, tests.
 """
 
 import ctypes
-import fcntl
 import mmap
 import os
 from collections.abc import Sequence
@@ -51,17 +50,17 @@ class GuestMemory:
         uva_base: int = UVA_BASE,
         gap: int = GAP,
         mmap_offset: int = 0,
-        seal: bool = False,
+        flags: int = 0,
     ) -> None:
         """Make regions of `sizes` bytes, each `gap` bytes after the last (0: adjacent).
 
-        `seal` forbids that the files shrink (F_SEAL_SHRINK); without it they can be truncated.
+        `flags` are more of memfd_create, as MFD_HUGETLB.
         """
         self.regions: list[GuestRegion] = []
         gpa, uva = gpa_base, uva_base
         try:
             for size in sizes:
-                self.regions.append(_region(gpa, uva, size, mmap_offset, seal))
+                self.regions.append(_region(gpa, uva, size, mmap_offset, flags))
                 gpa, uva = gpa + size + gap, uva + size + gap
         except BaseException:
             self.close()
@@ -121,12 +120,10 @@ class GuestMemory:
         return start
 
 
-def _region(gpa: int, uva: int, size: int, mmap_offset: int, seal: bool) -> GuestRegion:
-    fd = os.memfd_create("guest", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+def _region(gpa: int, uva: int, size: int, mmap_offset: int, flags: int) -> GuestRegion:
+    fd = os.memfd_create("guest", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | flags)
     try:
         os.ftruncate(fd, mmap_offset + size)
-        if seal:
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         mapping = mmap.mmap(fd, mmap_offset + size)
     except BaseException:
         os.close(fd)

@@ -1,39 +1,7 @@
 """The checks, grouped by the areas of the register; importing this package registers them all."""
 
-from vionet.check.rules import (
-    checksum,
-    config,
-    device,
-    driver,
-    features,
-    header,
-    hostile,
-    linux,
-    memory,
-    protocol,
-    receive,
-    ring,
-    ringsetup,
-    ringstate,
-    ringstop,
-    transmit,
-)
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = [
-    "checksum",
-    "config",
-    "device",
-    "driver",
-    "features",
-    "header",
-    "hostile",
-    "linux",
-    "memory",
-    "protocol",
-    "receive",
-    "ring",
-    "ringsetup",
-    "ringstate",
-    "ringstop",
-    "transmit",
-]
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
