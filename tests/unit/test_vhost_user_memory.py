@@ -1,7 +1,6 @@
 """Mapping a front-end's memory: what is refused, what is mapped, and that nothing stays."""
 
 import ctypes
-import fcntl
 import mmap
 import os
 import socket
@@ -133,17 +132,6 @@ def test_regions_come_and_go_one_by_one() -> None:
         for region in memory.regions:
             mapped.remove(spec_of(region, mmap_offset=77))
         assert () == mapped.regions
-        mapped.close()
-
-
-@pytest.mark.parametrize("seal", [False, True])
-def test_a_seal_is_noted(seal: bool) -> None:
-    """spec VU-54: whether the file can shrink is known."""
-    with GuestMemory((PAGE,)) as memory:
-        if seal:
-            fcntl.fcntl(memory.regions[0].fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
-        mapped = map_all(memory)
-        assert [seal] == [region.sealed for region in mapped.regions]
         mapped.close()
 
 

@@ -11,11 +11,10 @@ Invariants: the guest-physical ranges of a map do not overlap, nor do the front-
 none wraps.  Every mapping is guarded against SIGBUS (`jit.fault`) for as long as it exists.
 
 Trust: the numbers are the front-end's, and the file stays in its hands: it may shrink at any
-moment, sealed ones excepted.  What is in memory is never believed here.
+moment.  What is in memory is never believed here.
 """
 
 import ctypes
-import fcntl
 import itertools
 import os
 import stat
@@ -46,8 +45,6 @@ class MappedRegion:
     size: int
     uva: int
     hva: int
-    page_size: int
-    sealed: bool  # the file cannot shrink
     base: int  # of the mapping, a multiple of the page size
     length: int
     slot: int  # in the table of guarded areas
@@ -162,8 +159,7 @@ def _map(spec: RegionSpec, fd: int) -> MappedRegion:
         _libc.munmap(base, length)
         raise Refusal(str(error)) from error
     hva = base + spec.mmap_offset - offset
-    sealed = _sealed(fd)
-    return MappedRegion(spec.gpa, spec.size, spec.uva, hva, page_size, sealed, base, length, slot)
+    return MappedRegion(spec.gpa, spec.size, spec.uva, hva, base, length, slot)
 
 
 def _unmap(region: MappedRegion) -> None:
@@ -177,10 +173,3 @@ def _page_size(fd: int) -> int:
     if _libc.fstatfs(fd, words) == 0 and words[0] == _HUGETLBFS_MAGIC:
         return int(words[1])
     return os.sysconf("SC_PAGE_SIZE")
-
-
-def _sealed(fd: int) -> bool:
-    try:
-        return bool(fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK)
-    except OSError:
-        return False  # a file that cannot be sealed
