@@ -6,15 +6,17 @@ b=/bin/busybox
 $b mount -t proc proc /proc
 $b mount -t sysfs sysfs /sys
 $b mount -t devtmpfs devtmpfs /dev 2>/dev/null
-$b mount -t tmpfs tmpfs /tmp
+# Scratch below /dev: wherever else it were, it could hide the checkout in a guest on the host's folder.
+$b mkdir -p /dev/shm
+$b mount -t tmpfs tmpfs /dev/shm
 $b mount -t tmpfs tmpfs /run
 echo 1 >/proc/sys/kernel/printk
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/dev/shm TMPDIR=/dev/shm
 folder=$modulefolder
 [ -n "$folder" ] || folder=/modules
 IFS=,
 for module in $modules; do
-	$b insmod "$folder/$module.ko" 2>/tmp/insmod || echo "$module: $($b cat /tmp/insmod)"
+	$b insmod "$folder/$module.ko" 2>/dev/shm/insmod || echo "$module: $($b cat /dev/shm/insmod)"
 done
 unset IFS
 $b ip link set lo up

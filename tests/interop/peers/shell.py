@@ -174,7 +174,7 @@ class Console(Shell):
     def start(self, command: str) -> Job:
         """Start `command` in the guest's background (see `Shell.start`)."""
         self._jobs += 1
-        file = f"/tmp/job{self._jobs}"
+        file = f"/dev/shm/job{self._jobs}"
         self.run(f"{{ {command} ; }} >{file}.out 2>&1 & echo $! >{file}.pid")
         return ConsoleJob(self, file)
 
