@@ -109,7 +109,6 @@ class Guest:
 class Sent:
     """One frame on its way: what was handed to the device, and what its receiver must see."""
 
-    number: int
     label: str
     header: net.NetHeader
     data: bytes
@@ -256,7 +255,7 @@ def _sent(number: int, kind: Kind, source: Guest, target: Guest) -> Sent:
     if kind.is_bad:
         data = frame.corrupted()
         found = ("csum_verified", "csum_bad") if target.takes_unfinished else ()
-        return Sent(number, label, net.NetHeader(), data, net.NetHeader(), data, None, found)
+        return Sent(label, net.NetHeader(), data, net.NetHeader(), data, None, found)
     partial_header, partial = frame.partial()
     header, data = net.NetHeader(), frame.data
     if source.leaves_unfinished:
@@ -266,7 +265,7 @@ def _sent(number: int, kind: Kind, source: Guest, target: Guest) -> Sent:
     if target.takes_unfinished and kind.l4 != "dhcp":
         want_header, want = partial_header, partial
     work = _WORK[bool(header.flags), bool(want_header.flags)]
-    return Sent(number, label, header, data, want_header, want, frame.data, work)
+    return Sent(label, header, data, want_header, want, frame.data, work)
 
 
 def _compare(sent: Sent, got: Delivery) -> None:
