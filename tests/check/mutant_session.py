@@ -195,8 +195,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
             ),
             Edit(
                 GUEST,
-                "queue.started = int(ring.polled or used_idx != 0)",
-                "queue.started = int(ring.polled or used_idx != 0 or {on})",
+                "queue.started = int(used_idx != 0)",
+                "queue.started = int(used_idx != 0 or {on})",
             ),
         ),
     ),
@@ -204,9 +204,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "a ring that is polled waits for a kick",
         "VU-26",
         GUEST,
-        "queue.polled = int(ring.polled)",
-        "queue.polled = int(ring.polled)\n"
-        "                queue.started = 0 if {on} and ring.polled else queue.started",
+        "queue.started |= queue.polled",
+        "queue.started |= 0 if {on} else queue.polled",
     ),
     one(
         "rings are never enabled by SET_FEATURES",

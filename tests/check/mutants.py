@@ -72,7 +72,7 @@ def one(name: str, ids: str, file: str, old: str, new: str) -> Mutant:
 
 
 def build(folder: Path, mutants: tuple[Mutant, ...]) -> None:
-    """Put a package with all `mutants` into `folder`; raises where a place is not found."""
+    """Put a package with all `mutants` into `folder`; raises where one is not found."""
     package = folder / "vionet"
     shutil.copytree(SOURCE, package, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "jit" / "mutant.py").write_text(MODULE.replace("LIMIT", str(LIMIT)))
@@ -88,4 +88,6 @@ def build(folder: Path, mutants: tuple[Mutant, ...]) -> None:
         if "mutant() ==" in text and "\nfrom vionet." in text:
             first = "\nfrom vionet."
             wanted = "\nfrom vionet.jit.mutant import mutant, scribble, show"
-            path.write_text(text.replace(first, wanted + first, 1))
+            text = text.replace(first, wanted + first, 1)
+            compile(text, path, "exec")  # an edit that does not parse is found here
+            path.write_text(text)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.check import mutant_engine, mutant_session
 from tests.check.mutants import LIMIT, Mutant, build
-from tests.interop.peers.process import Peer, until
+from tests.interop.peers.process import Peer
 from tests.tools import ROOT
 from vionet.check.case import Offer
 from vionet.check.runner import Group, Status, attempt, group_of
@@ -45,7 +45,7 @@ class Switch:
         cache = ROOT / ".cache" / "mutants"
         env = {"PYTHONPATH": str(self.package), "VIONET_CACHE_DIR": str(cache)}
         self.child = Peer(["sh", "-c", command], log, env=env)
-        until(lambda: "ready\n" in log.read_text(), 180, "ready from the mutants", 0.05)
+        self.child.await_line("ready\n", 180)
         assert self.passes("CF-01"), "the mutants are at fault although none is chosen"
 
     def choose(self, number: int) -> None:
@@ -72,9 +72,11 @@ def switch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Switch]:
     folder = tmp_path_factory.mktemp("m")
     build(folder / "package", MUTANTS)
     made = Switch(folder / "package", folder)
-    made.start()
-    yield made
-    made.stop()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
 
 
 def test_every_must_has_a_mutant() -> None:
