@@ -77,7 +77,8 @@ layers = st.one_of(
         version=st.just(4),
         dst=st.just(BROADCAST),
         tags=tags,
-        options=st.integers(0, 10).map(lambda words: b"\1" * (4 * words)),
+        options=st.integers(0, 10).map(lambda words: b"\1" * (4 * words))
+        | st.just(b"\x83\x07\x04\x0a\0\0\1\0"),
         fragment=st.sampled_from([0, 0, 0, 0x4000, 0x2000, 0x0003]),
     ),
     st.builds(

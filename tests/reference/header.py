@@ -99,7 +99,10 @@ def _parse_ipv4(seen: bytes, length: int, found: Headers) -> Headers:
         src=seen[off + 12 : off + 16],
         dst=seen[off + 16 : off + 20],
     )
-    return _parse_l4(seen, found, off + header_len)
+    if off + header_len > len(seen):
+        return found
+    routed = _has_source_route(seen[off + 20 : off + header_len])
+    return _parse_l4(seen, replace(found, routed=routed), off + header_len)
 
 
 def _parse_ipv6(seen: bytes, length: int, found: Headers) -> Headers:
@@ -146,6 +149,16 @@ def _extension_len(kind: int, value: int) -> int:
 
 def _is_fragment(seen: bytes, kind: int, off: int) -> bool:
     return kind == FRAGMENT and bool(word(seen, off + 2) & 0xFFF9)
+
+
+def _has_source_route(options: bytes) -> bool:
+    """A loose or strict source route among IPv4 options (RFC 791)."""
+    off = 0
+    while off + 2 <= len(options) and options[off] != 0:
+        if options[off] in (131, 137):
+            return True
+        off += 1 if options[off] == 1 else max(2, options[off + 1])
+    return False
 
 
 def _has_home_address(options: bytes) -> bool:

@@ -103,6 +103,7 @@ def test_ring_that_loses_its_kick_is_polled() -> None:
         for _ in range(4):
             sink.post(1000)
         sink.kick(0)
+        sink.until_kicks(1)
         source.send(TCP.data)
         described = source.described(source.tx, 0)
         source.port.set_ring(1, replace(described, kick_fd=-1, polled=True))

@@ -35,9 +35,11 @@ from vionet.vhost_user.listener import Listener, SocketError
 if TYPE_CHECKING:
     from vionet.fabric import Fabric
     from vionet.ports.guest import GuestPort
+    from vionet.vhost_user.backend import Backend
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _RINGS: Final = ("receiveq", "transmitq")
+_WATCH_S: Final = 1.0  # how long a front-end may keep the worker waiting, at least
 _NOTICES_MAX: Final = 100  # log lines; a guest that breaks rings all day must not fill a disk
 
 
@@ -164,6 +166,7 @@ async def _serve(
 
     threading.excepthook = died
     live, guests = _plug(config, fabric, taps, log)
+    backends: dict[str, Backend] = {}
     async with AsyncExitStack() as stack:
         for port in config.ports:
             if port.kind is Kind.GUEST:
@@ -177,7 +180,10 @@ async def _serve(
                 )
                 backend.start()
                 stack.push_async_callback(backend.close)
+                backends[port.name] = backend
         fabric.start()
+        watch = loop.create_task(_watch(fabric, backends))
+        stack.callback(watch.cancel)
         control = Control(listener, lambda: status_document([(config, live)]))
         stack.push_async_callback(control.close)
         await control.open()
@@ -190,6 +196,15 @@ async def _serve(
         log.info("ending")
     if deaths:
         raise RunError(f"{config.name}: the worker died, please report it: {deaths[0]}")
+
+
+async def _watch(fabric: "Fabric", backends: Mapping[str, "Backend"]) -> None:
+    """End the session of a front-end in whose call descriptor the worker hangs."""
+    while True:
+        await asyncio.sleep(_WATCH_S)
+        name = fabric.stuck()
+        if name is not None:
+            backends[name].drop("writing its call descriptor blocks")
 
 
 def _plug(

@@ -125,6 +125,8 @@ class State(Record):
     epoll_fd: int
     notice_fd: int  # eventfd: something happened that the control plane should log
     now_ns: int
+    rounds: int  # of the worker's loop: it advances while the loop does
+    telling: int  # 1 + the port whose driver is being told something; 0: none
     ports: Annotated[Records[Port], PORTS_MAX]
     ledger: Annotated[Ints, PORTS_MAX, LEDGER_LEN]
     drops: Annotated[Ints, PORTS_MAX, DROPS_LEN]

@@ -21,6 +21,10 @@ from vionet.spec.packet import (
     ETH_P_IP,
     ETH_P_IPV6,
     ETH_P_QINQ1,
+    IPOPT_END,
+    IPOPT_LSRR,
+    IPOPT_NOOP,
+    IPOPT_SSRR,
     IPPROTO_AH,
     IPPROTO_DSTOPTS,
     IPPROTO_FRAGMENT,
@@ -102,6 +106,24 @@ def parse_l4(work: Work, frame: Frame, off: int) -> int:
     return 0
 
 
+@kernel(INT, WORK, INT, INT)
+def has_source_route(work: Work, off: int, end: int) -> int:
+    """Whether IPv4 options hold a source route: the sum is over the final address, which the
+    header's destination may not be yet (RFC 791, RFC 1122 4.2.3.8)."""
+    while off + 2 <= end:
+        word = load_u16(work.head_hva + off)
+        kind = word & 0xFF
+        if kind == IPOPT_END:
+            return 0
+        if kind == IPOPT_NOOP:
+            off += 1
+            continue
+        if kind == IPOPT_LSRR or kind == IPOPT_SSRR:
+            return 1
+        off += max(2, word >> 8)
+    return 0
+
+
 @kernel(INT, WORK, FRAME, INT, inline=True)
 def parse_ipv4(work: Work, frame: Frame, off: int) -> int:
     """IPv4: options, fragments, total length (spec SG-04, SG-12)."""
@@ -119,6 +141,10 @@ def parse_ipv4(work: Work, frame: Frame, off: int) -> int:
     frame.fragment = 1 if be16(work, off + 6) & 0x3FFF else 0
     frame.l4 = load_u16(work.head_hva + off + 8) >> 8
     frame.l4_len = total - header_len
+    if header_len > 20:
+        if off + header_len > frame.head_len:
+            return more(frame, off + header_len)
+        frame.routed = has_source_route(work, off + 20, off + header_len)
     return parse_l4(work, frame, off + header_len)
 
 

@@ -1,8 +1,11 @@
 """Telling drivers: publish used entries, interrupt, report a broken ring.
 
 How it works: deliveries of a burst `touch` a receive ring; at its end `finish` publishes each
-touched ring once and interrupts its driver if that one wants it.  Call eventfds are non-blocking;
-a counter that is full already says what it has to (spec VU-43).
+touched ring once and interrupts its driver if that one wants it.  Call descriptors are
+non-blocking; a counter that is full already says what it has to (spec VU-43).
+
+Trust: a front-end shares the flags of the descriptors that it gave, and can make them blocking
+again.  `State.telling` says whose write a stuck worker waits in (`fabric.worker.Worker.stuck`).
 """
 
 from vionet.engine.layout import STATE, WORK, State, Work
@@ -10,6 +13,15 @@ from vionet.engine.split import disarm, publish
 from vionet.engine.status import CALLS, CALLS_SUPPRESSED, RING_BROKEN
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.libc import write
+
+
+@kernel(INT, STATE, WORK, INT, INT, inline=True)
+def signal(state: State, work: Work, index: int, fd: int) -> int:
+    """Write a descriptor that the front-end of port `index` gave us; who is told is noted."""
+    state.telling = index + 1
+    write(fd, work.one_hva, 8)
+    state.telling = 0
+    return 0
 
 
 @kernel(INT, STATE, WORK, INT, inline=True)
@@ -32,7 +44,7 @@ def break_ring(state: State, work: Work, index: int, ring: int) -> int:
     queue.live = 0
     state.drops[index, RING_BROKEN] += 1
     if queue.err_fd >= 0:
-        write(queue.err_fd, work.one_hva, 8)
+        signal(state, work, index, queue.err_fd)
     write(state.notice_fd, work.one_hva, 8)
     return 0
 
@@ -45,7 +57,7 @@ def notify(state: State, work: Work, index: int, ring: int) -> int:
     if queue.published_idx == queue.used_idx:
         return 0
     if publish(port, queue) and queue.call_fd >= 0:
-        write(queue.call_fd, work.one_hva, 8)
+        signal(state, work, index, queue.call_fd)
         state.ledger[index, CALLS] += 1
     else:
         state.ledger[index, CALLS_SUPPRESSED] += 1

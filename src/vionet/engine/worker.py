@@ -106,6 +106,7 @@ def run(state: State, work: Work) -> int:
     read_clock(state, work)
     while load_acquire_i64(work.stop_hva) == 0:
         rounds += 1
+        state.rounds += 1
         if rounds >= PEEK_ROUNDS:
             rounds = 0
             read_clock(state, work)

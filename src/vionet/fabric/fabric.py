@@ -46,6 +46,11 @@ class Fabric:
         """Begin to forward."""
         self._worker.start()
 
+    def stuck(self) -> str | None:
+        """The name of the port that kept the worker waiting since the last call, now freed."""
+        index = self._worker.stuck()
+        return None if index is None else self.ports[index].name
+
     def close(self) -> None:
         """Stop forwarding and release what the fabric owns; guests' sessions end before this."""
         for port in self.ports:

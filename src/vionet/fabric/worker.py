@@ -4,18 +4,26 @@ How it works: the thread runs the compiled loop without the GIL.  `hold` sets `S
 the wake eventfd and waits until the loop has returned, which takes at most one burst; inside the
 `with` block the control plane owns all state.  Holds nest.
 
+A worker can hang in one place only: the write of a call descriptor that its front-end has made
+blocking again.  A signal to its thread ends the write; `hold` sends it when it has to wait, and
+`stuck`, asked once a second, finds out whose descriptor it was.
+
 Invariants: the loop returns only between bursts; inside a hold no ring and no memory is touched.
 Threads: `hold`, `start` and `close` are called from one thread, the control plane's.
 """
 
 import os
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vionet.engine.layout import State, Work
 from vionet.engine.worker import run
 
+NUDGE = signal.SIGURG  # which does nothing where no handler was set
+NUDGE_S = 0.05  # a hold that takes longer looks whether the worker hangs in a system call
 RETURN_TIMEOUT_S = 10.0  # a burst takes microseconds; this long means that the loop is stuck
 
 
@@ -31,10 +39,13 @@ class Worker:
         self._wanted = False  # it should be
         self._closing = False
         self._depth = 0
+        self._look = (0, 0)
         self._thread = threading.Thread(target=self._main, name="vionet-worker", daemon=True)
 
     def start(self) -> None:
         """Begin to serve."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(NUDGE, lambda *_: None)  # without SA_RESTART: a write gives EINTR
         with self._condition:
             self._wanted = self._depth == 0
         self._thread.start()
@@ -66,8 +77,29 @@ class Worker:
             self._wanted = False
             self._state.stop = 1
             os.eventfd_write(self._wake_fd, 1)
-            if not self._condition.wait_for(lambda: not self._inside, RETURN_TIMEOUT_S):
-                raise RuntimeError("the worker did not return from its loop")
+            deadline = time.monotonic() + RETURN_TIMEOUT_S
+            while not self._condition.wait_for(lambda: not self._inside, NUDGE_S):
+                if time.monotonic() > deadline:
+                    raise RuntimeError("the worker did not return from its loop")
+                self._nudge()
+
+    def stuck(self) -> int | None:
+        """The port in whose call descriptor the worker waits, if it did so at the last look too.
+
+        To be asked now and then; it has then been freed, and the write is given up.
+        """
+        state = self._state
+        look = (int(state.rounds), int(state.telling))
+        found = look[1] - 1 if look[1] and look == self._look else None
+        self._look = look
+        if found is not None:
+            self._nudge()
+        return found
+
+    def _nudge(self) -> None:
+        """Interrupt a system call of the worker's thread."""
+        if self._thread.ident is not None and self._thread.is_alive():
+            signal.pthread_kill(self._thread.ident, NUDGE)
 
     def _go(self) -> None:
         with self._condition:

@@ -18,6 +18,11 @@ IPPROTO_AH: Final = 51
 IPPROTO_DSTOPTS: Final = 60
 IPPROTO_SCTP: Final = 132
 
+IPOPT_END: Final = 0
+IPOPT_NOOP: Final = 1
+IPOPT_LSRR: Final = 131
+IPOPT_SSRR: Final = 137
+
 IPV6_TLV_PAD1: Final = 0
 IPV6_TLV_HAO: Final = 0xC9  # Home Address, RFC 6275
 
