@@ -57,6 +57,7 @@ write = _function("write", 3)
 readv = _function("readv", 3)
 writev = _function("writev", 3)
 epoll_wait = _int_function("epoll_wait", 4)
+sched_yield = _int_function("sched_yield", 0)
 clock_gettime = _int_function("clock_gettime", 2)
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "errno",
     "read",
     "readv",
+    "sched_yield",
     "write",
     "writev",
 ]
