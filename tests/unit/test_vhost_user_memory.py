@@ -1,6 +1,7 @@
 """Mapping a front-end's memory: what is refused, what is mapped, and that nothing stays."""
 
 import ctypes
+import fcntl
 import mmap
 import os
 import socket
@@ -133,6 +134,26 @@ def test_regions_come_and_go_one_by_one() -> None:
             mapped.remove(spec_of(region, mmap_offset=77))
         assert () == mapped.regions
         mapped.close()
+
+
+@pytest.mark.parametrize("seal", [0, fcntl.F_SEAL_SHRINK, fcntl.F_SEAL_WRITE, 0x10])
+def test_seals_are_looked_at(seal: int) -> None:
+    """spec VU-54: a file that cannot shrink is welcome, one that cannot be written is refused."""
+    fd = os.memfd_create("guest", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, PAGE)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seal)
+        mapped = MemoryMap()
+        if seal in (0, fcntl.F_SEAL_SHRINK):
+            mapped.replace([RegionSpec(0, PAGE, PAGE, 0)], [fd])
+            assert 1 == len(mapped.regions)
+        else:
+            with pytest.raises(Refusal, match="sealed against writing"):
+                mapped.replace([RegionSpec(0, PAGE, PAGE, 0)], [fd])
+            assert () == mapped.regions
+        mapped.close()
+    finally:
+        os.close(fd)
 
 
 def test_allocation_is_aligned_and_bounded() -> None:

@@ -1,7 +1,7 @@
 """The front-end's memory, mapped here.
 
 How it works: a region arrives as a file descriptor with four numbers.  The file is checked (kind,
-size, alignment) and mapped by the C library's mmap, whose lifetime is ours alone: Python's own
+size, seals) and mapped by the C library's mmap, whose lifetime is ours alone: Python's own
 mapping object keeps a descriptor and cannot be closed while somebody looks at it.  A `MemoryMap`
 is one session's set of regions.  `replace`, `add` and `remove` change it at once or not at all;
 what they take away stays mapped in `_retired` until `release`, so that the data path can be moved
@@ -10,11 +10,13 @@ first.
 Invariants: the guest-physical ranges of a map do not overlap, nor do the front-end's user ranges;
 none wraps.  Every mapping is guarded against SIGBUS (`jit.fault`) for as long as it exists.
 
-Trust: the numbers are the front-end's, and the file stays in its hands: it may shrink at any
-moment.  What is in memory is never believed here.
+Trust: the numbers are the front-end's, and the file stays in its hands: unless it is sealed it may
+shrink at any moment, and huge pages may run out even so; the guard covers both.  What is in memory
+is never believed here.
 """
 
 import ctypes
+import fcntl
 import itertools
 import os
 import stat
@@ -28,6 +30,8 @@ from vionet.vhost_user.request import Refusal, RegionSpec
 REGIONS_MAX: Final = 32  # of one front-end; GET_MAX_MEM_SLOTS
 ADDRESS_MAX: Final = 1 << 63  # compiled code computes with signed 64-bit addresses
 _HUGETLBFS_MAGIC: Final = 0x958458F6
+_F_SEAL_FUTURE_WRITE: Final = 0x10  # Linux 5.1; not in the fcntl module
+_READ_ONLY_SEALS: Final = fcntl.F_SEAL_WRITE | _F_SEAL_FUTURE_WRITE
 _MAP_FAILED: Final = ctypes.c_void_p(-1).value
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -145,6 +149,8 @@ def _map(spec: RegionSpec, fd: int) -> MappedRegion:
             f"memory file of {status.st_size:#x} bytes, the region ends at "
             f"{spec.mmap_offset + spec.size:#x}"
         )
+    if _seals(fd) & _READ_ONLY_SEALS:
+        raise Refusal("memory file sealed against writing; receive buffers have to be written")
     page_size = _page_size(fd)
     offset = spec.mmap_offset & ~(page_size - 1)
     length = -(-(spec.mmap_offset + spec.size) // page_size) * page_size - offset
@@ -165,6 +171,14 @@ def _map(spec: RegionSpec, fd: int) -> MappedRegion:
 def _unmap(region: MappedRegion) -> None:
     fault.release(region.slot)
     _libc.munmap(region.base, region.length)
+
+
+def _seals(fd: int) -> int:
+    """The seals of a memory file; none where files of its kind have none."""
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:
+        return 0
 
 
 def _page_size(fd: int) -> int:
