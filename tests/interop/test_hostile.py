@@ -62,7 +62,9 @@ def test_other_pair_does_not_notice(lab: Lab, options: str) -> None:
     rounds = len(re.findall(r"^round", hostile.output(), re.MULTILINE))
     assert 3 * len(MISDEEDS) <= rounds
     assert {"chain_invalid", "csum_out_of_frame", "ring_broken"} <= drops.keys()
-    assert 2 <= hostile.output().count("truncate: Closed: by the back-end")
+    # With a page left the session may go on or end, as the dice and the moment have it; with
+    # nothing left it has to end.
+    assert "truncate: Closed: by the back-end" in hostile.output()
     assert "served with 0 left" not in hostile.output()
     if options:
         assert 100 < drops["source_mac_locked"]
