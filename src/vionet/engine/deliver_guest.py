@@ -233,9 +233,9 @@ def outermost(state: State, work: Work, frame: Frame, out: int, action: int) -> 
 def refused(state: State, work: Work, out: int, status: int) -> int:
     """No buffers were chosen: publish a chain given back, report a broken ring.  *returns* why."""
     if status == RX_CHAIN_INVALID:
-        touch(state, work, out)
-    elif status == RX_RING_BROKEN and not state.ports[out].queues[0].broken:
-        break_ring(state, work, out, 0)
+        touch(state, work, out, work.rx_ring)
+    elif status == RX_RING_BROKEN and not state.ports[out].queues[work.rx_ring].broken:
+        break_ring(state, work, out, work.rx_ring)
     return status
 
 
@@ -287,7 +287,7 @@ def to_guest(state: State, work: Work, frame: Frame, out: int, action: int) -> i
     noted here; `flush` writes it, before the sender's and the receiver's rings are published.
     """
     port = state.ports[out]
-    queue = port.queues[0]
+    queue = port.queues[work.rx_ring]
     header_len = port.header_len
     used = header_len + frame.length
     if not frame.in_place:
@@ -303,7 +303,7 @@ def to_guest(state: State, work: Work, frame: Frame, out: int, action: int) -> i
     ):
         used = to_buffers(state, work, frame, out, action)
         commit(queue, work, used)
-        return touch(state, work, out)
+        return touch(state, work, out, work.rx_ring)
     if work.n_late == LATE_MAX:
         flush(work)
     late = work.late[work.n_late]
@@ -327,4 +327,4 @@ def to_guest(state: State, work: Work, frame: Frame, out: int, action: int) -> i
     late.used = work.chain_head[0] | used << 32
     queue.used_idx = (queue.used_idx + 1) & 0xFFFF
     queue.avail_idx = (queue.avail_idx + 1) & 0xFFFF
-    return touch(state, work, out)
+    return touch(state, work, out, work.rx_ring)

@@ -232,7 +232,7 @@ def posted(state: State, work: Work, in_port: int, out: int) -> int:
         port.queues[0].starved = 1
         return -1
     if status == RX_CHAIN_INVALID:
-        touch(state, work, out)
+        touch(state, work, out, 0)
     elif status == RX_RING_BROKEN and not port.queues[0].broken:
         break_ring(state, work, out, 0)
     return 0

@@ -16,7 +16,8 @@ from vionet.jit.record import Bytes, Ints, Record, Records, record_type
 
 # --- limits -----------------------------------------------------------------------------------
 PORTS_MAX: Final = 64  # ports of one fabric
-QUEUES_PER_PORT: Final = 2  # one pair; multiqueue widens this
+PAIRS_MAX: Final = 8  # queue pairs of one port
+QUEUES_PER_PORT: Final = 2 * PAIRS_MAX + 1  # and a control queue
 REGIONS_MAX: Final = 32  # memory regions of one guest (GET_MAX_MEM_SLOTS)
 CHAIN_MAX: Final = 1024  # descriptors of one chain, direct and indirect together (spec SP-03)
 SEGMENTS_MAX: Final = 2 * CHAIN_MAX + 16  # a descriptor may span two regions; plus our own
@@ -25,6 +26,11 @@ HEAD_ROOM: Final = 64  # in front of the head copy, for the virtio-net header
 HEAD_LEN: Final = 128  # bytes of a frame copied to be judged
 HEAD_MAX: Final = 512  # the most, where IPv6 extension headers need it
 LATE_MAX: Final = 256  # deliveries written together
+GSO_SEGMENTS_MAX: Final = 2048  # of one frame: 64 KiB at the smallest segment that TCP uses
+BURST_SEGMENTS: Final = 512  # made in software, after which a burst ends
+FLOWS_MAX: Final = 256  # slots of the table that keeps a flow on one queue, a power of two
+FILTER_MAX: Final = 64  # addresses in a driver's unicast or multicast filter
+VLANS: Final = 4096
 SLOT_LEN: Final = HEAD_ROOM + HEAD_MAX  # of one head copy; an odd number of cache lines
 FRAME_MAX: Final = 65589  # spec RB-02: 14 + 40 + 65535
 FDB_SIZE: Final = 16384  # slots of the forwarding table, a power of two
@@ -47,12 +53,20 @@ class Region(Record):
 
 
 class Queue(Record):
-    """One split virtqueue.  Ring addresses are whole rings inside one region, checked once."""
+    """One virtqueue.  Ring addresses are whole rings inside one region, checked once.
+
+    A packed ring has its descriptors at `desc_hva`, the driver's event structure at `avail_hva`
+    and the device's at `used_hva`; its indices are slots with a wrap counter beside them.
+    """
 
     desc_hva: int
     avail_hva: int
     used_hva: int
-    entries: int  # a power of two
+    entries: int  # of a split ring a power of two
+    packed: int
+    avail_wrap: int  # packed: the wrap counters that belong to avail_idx, used_idx, published_idx
+    used_wrap: int
+    published_wrap: int
     avail_idx: int  # next entry of the available ring to take, mod 2^16
     avail_seen: int  # the driver's index when it was last read; saves touching its cache line
     used_idx: int  # next entry of the used ring to write, mod 2^16
@@ -69,6 +83,9 @@ class Queue(Record):
     live: int  # ready, started, enabled and not broken: frames may be delivered
     starved: int  # a wire found too few buffers here and waits for a kick
     held: int  # a wire left a frame here because its receiver is starved
+    touched: int  # a receive ring with entries that the driver has not been shown
+    posted_max: int  # the most buffers ever seen waiting, slowly forgotten
+    mirror_hva: int  # packed: where its position is kept for a restart; 0: nowhere
 
 
 class Port(Record):
@@ -82,13 +99,33 @@ class Port(Record):
     event_idx: int
     indirect: int
     offers_partial: int  # it may send NEEDS_CSUM
+    offers_gso: int  # GSO_* bits of what it may send
     accepts: int  # Accepts
+    takes_gso: int  # GSO_* bits of what may be delivered whole
+    n_pairs: int  # queue pairs in use: frames may be delivered to receive rings 0, 2, … below
+    control_ring: int  # index of the control queue; 0: it has none
+    control_kicked: int  # the driver has put a command there
+    link_down: int  # set down by a person: nothing passes either way
+    filter: int  # FILTER_* bits of what a driver's control queue asked to keep away; 0: nothing
+    vlan: int  # of untagged frames; 0: none
+    trunk: int  # 1: tagged frames pass, as `vlans` allows; 0: an access port
+    steers: int  # 1: more than one receive ring is in use
     locked: int
     mac: int  # 48 bits, the first octet highest; 0: none
     isolated: int
     mtu: int  # largest L3 packet, 0: no limit but FRAME_MAX
-    fd: int  # of a tap
+    fd: int  # of a tap, an interface, a stream
     max_frame_len: int  # the largest frame a tap's kernel side sends
+    ring_hva: int  # an interface's receive ring, mapped; 0: it is read with `readv`
+    ring_slots: int
+    ring_slot_len: int
+    ring_at: int  # the next slot to look at
+    in_hva: int  # a stream's receive buffer
+    in_len: int  # bytes in it
+    out_hva: int  # what is left of a frame that the stream took only in part
+    out_len: int
+    out_off: int
+    writable: int  # the stream takes more
     polled: int  # one of its rings is
     readable: int  # epoll said that the tap has frames
     fdb_count: int  # addresses learnt here
@@ -97,9 +134,15 @@ class Port(Record):
     last_seen_ns: int  # when that was
     n_regions: int
     last_region: int  # where the last address was found; tried first
-    rx_touched: int  # its rx ring has entries that the driver has not been shown
     regions: Annotated[Records[Region], REGIONS_MAX]
     queues: Annotated[Records[Queue], QUEUES_PER_PORT]
+    flows: Annotated[Bytes, FLOWS_MAX]  # 1 + the pair that a flow was last sent on
+    n_unicast: int
+    n_multicast: int
+    unicast: Annotated[Ints, FILTER_MAX]  # addresses that the driver wants besides its own
+    multicast: Annotated[Ints, FILTER_MAX]
+    vlans: Annotated[Ints, VLANS // 64]  # a bit for each VLAN that may pass a trunk
+    vlan_filter: Annotated[Ints, VLANS // 64]  # a bit for each VLAN that the driver wants
 
 
 class FdbEntry(Record):
@@ -116,6 +159,9 @@ class State(Record):
 
     stop: int  # the control plane asks the worker to return
     kind: int  # FabricKind
+    vlan_aware: int  # some port has a VLAN or a trunk
+    reserved: int  # a bit for each of 01:80:c2:00:00:00 to :0f that passes
+    unstarted: int  # rings that are ready and wait for their first kick
     n_ports: int  # slots below this may be in use
     ageing_ns: int
     hash_low: int  # random multipliers of the forwarding table's hash
@@ -143,6 +189,10 @@ class Frame(Record):
     in_place: int  # the rest already lies in the chosen receive buffers (a wire's tap read)
     hdr_flags: int  # of the virtio-net header
     gso_type: int
+    gso_size: int  # payload bytes of a segment
+    gso: int  # GSO_* bits that a receiver needs to take it whole; 0: an ordinary frame
+    gso_header_len: int  # bytes in front of the payload, L4 header included
+    gso_segments: int
     csum_start: int
     csum_offset: int
     state: int  # Csum of the L4 checksum
@@ -159,6 +209,10 @@ class Frame(Record):
     reached: int  # parsing knows that everything before this offset is headers below L4
     dst: int  # 48 bits
     src: int
+    vid: int  # its VLAN on a switch that knows VLANs
+    tagged: int  # it carries that VLAN (or priority) in an outermost 802.1Q tag
+    tci: int  # that tag's 16 bits, or those that a tag is to be made of
+    flow: int  # hash of its flow, the same both ways; -1: not computed yet
 
 
 class Late(Record):
@@ -191,19 +245,25 @@ class Work(Record):
     stop_hva: int  # of State.stop
     n_touched: int
     n_late: int
+    n_alts: int  # slots of `alts` in use
+    alts_hva: int
+    segment_hva: int  # the headers of the segment in hand, behind their room
+    rx_ring: int  # the receive ring chosen for the frame in hand
+    n_segments: int  # made in software since the burst began
     n_dst: int
     n_chains: int
     room: int  # bytes that the chosen receive buffers can hold
     walked_len: int  # bytes of the chain walked last
     n_walked: int  # scatter entries after walking it
     frame: Annotated[Records[Frame], 1]
-    touched: Annotated[Ints, PORTS_MAX]  # ports whose rx ring has unpublished entries
+    touched: Annotated[Ints, PORTS_MAX * PAIRS_MAX]  # port << 8 | ring with unpublished entries
     seg_hva: Annotated[Ints, SEGMENTS_MAX]
     seg_len: Annotated[Ints, SEGMENTS_MAX]
     dst_hva: Annotated[Ints, SEGMENTS_MAX]
     dst_seg_len: Annotated[Ints, SEGMENTS_MAX]
     chain_head: Annotated[Ints, CHAIN_MAX]  # receive chains chosen for the frame in hand
     chain_len: Annotated[Ints, CHAIN_MAX]
+    chain_span: Annotated[Ints, CHAIN_MAX]  # packed: slots of the ring that the chain takes
     iov: Annotated[Ints, 2 * IOV_MAX]
     events: Annotated[Bytes, 16 * EVENTS_MAX]
     clock: Annotated[Ints, 2]
@@ -211,9 +271,13 @@ class Work(Record):
     scratch: Annotated[Bytes, 16]
     late: Annotated[Records[Late], LATE_MAX]
     slot_head: Annotated[Ints, BURST_MAX]  # of each frame of a burst: its chain's descriptor
+    slot_id: Annotated[Ints, BURST_MAX]  # packed: the buffer id that goes back
+    slot_span: Annotated[Ints, BURST_MAX]  # packed: slots of the ring that its chain takes
     slot_hva: Annotated[Ints, BURST_MAX]  # where it begins, virtio-net header first
     slot_len: Annotated[Ints, BURST_MAX]  # without that header; 0: not staged
     heads: Annotated[Bytes, BURST_MAX * SLOT_LEN + 64]
+    alts: Annotated[Bytes, BURST_MAX * SLOT_LEN + 64]  # head copies with a tag more or less
+    segment: Annotated[Bytes, SLOT_LEN + 64]
     packet: Annotated[Bytes, PACKET_LEN]  # the rest of a frame read from a tap
     stream: Annotated[Bytes, PACKET_LEN]  # a frame finished for a stream
 

@@ -66,6 +66,11 @@ DROP_REASONS: Final = (
     "frame_too_long",
     "csum_not_negotiated",
     "gso_not_negotiated",
+    "gso_type_unknown",
+    "gso_size_invalid",
+    "gso_without_csum",
+    "gso_header_mismatch",
+    "gso_too_many_segments",
     "csum_out_of_frame",
     "csum_start_in_header",
     "csum_on_fragment",
@@ -89,6 +94,18 @@ DROP_REASONS: Final = (
     "tap_full",
     "tap_error",
     "tap_truncated",
+    "interface_full",
+    "interface_error",
+    "interface_truncated",
+    "stream_full",
+    "stream_error",
+    "stream_frame_invalid",
+    "vlan_not_allowed",
+    "vlan_filtered",
+    "address_filtered",
+    "reserved_multicast",
+    "link_down",
+    "queue_unused",
 )
 (
     _NONE,
@@ -100,6 +117,11 @@ DROP_REASONS: Final = (
     FRAME_TOO_LONG,
     CSUM_NOT_NEGOTIATED,
     GSO_NOT_NEGOTIATED,
+    GSO_TYPE_UNKNOWN,
+    GSO_SIZE_INVALID,
+    GSO_WITHOUT_CSUM,
+    GSO_HEADER_MISMATCH,
+    GSO_TOO_MANY_SEGMENTS,
     CSUM_OUT_OF_FRAME,
     CSUM_START_IN_HEADER,
     CSUM_ON_FRAGMENT,
@@ -123,6 +145,18 @@ DROP_REASONS: Final = (
     TAP_FULL,
     TAP_ERROR,
     TAP_TRUNCATED,
+    INTERFACE_FULL,
+    INTERFACE_ERROR,
+    INTERFACE_TRUNCATED,
+    STREAM_FULL,
+    STREAM_ERROR,
+    STREAM_FRAME_INVALID,
+    VLAN_NOT_ALLOWED,
+    VLAN_FILTERED,
+    ADDRESS_FILTERED,
+    RESERVED_MULTICAST,
+    LINK_DOWN,
+    QUEUE_UNUSED,
 ) = range(len(DROP_REASONS))
 
 
@@ -139,6 +173,8 @@ class PortKind(IntEnum):
     FREE = 0
     GUEST = 1
     TAP = 2
+    INTERFACE = 3
+    STREAM = 4
 
 
 class Policy(IntEnum):
@@ -179,3 +215,20 @@ class Action(IntEnum):
     UNFILL = 4  # replace a verified sum by the pseudo-header sum, NEEDS_CSUM
     VERIFY = 5  # sum what was delivered: good, then UNFILL; bad, then PASS
     FILL_THEN_VERIFY = 6  # finish the inner sum, then treat the outer one as UNKNOWN
+
+
+# --- what a frame needs to pass whole, and what a port takes: bits ------------------------------
+GSO_TCP4: Final = 1
+GSO_TCP6: Final = 2
+GSO_ECN: Final = 4  # TCP with the CWR flag set
+GSO_UDP4: Final = 8
+GSO_UDP6: Final = 16
+GSO_ALL: Final = 31
+
+# --- what a driver's control queue keeps away (Port.filter) -------------------------------------
+FILTER_UNICAST: Final = 1  # addresses that are neither its own nor in its table
+FILTER_MULTICAST: Final = 2  # groups that are not in its table; never broadcast
+FILTER_VLAN: Final = 4  # tags that are not in its table
+FILTER_NO_UNICAST: Final = 8  # CTRL_RX_EXTRA (spec CV-08)
+FILTER_NO_MULTICAST: Final = 16
+FILTER_NO_BROADCAST: Final = 32

@@ -24,14 +24,15 @@ def signal(state: State, work: Work, index: int, fd: int) -> int:
     return 0
 
 
-@kernel(INT, STATE, WORK, INT, inline=True)
-def touch(state: State, work: Work, index: int) -> int:
-    """The receive ring of port `index` has entries to publish at the end of the burst."""
+@kernel(INT, STATE, WORK, INT, INT, inline=True)
+def touch(state: State, work: Work, index: int, ring: int) -> int:
+    """A receive ring of port `index` has entries to publish at the end of the burst."""
     port = state.ports[index]
-    if not port.rx_touched:
-        disarm(port, port.queues[0])
-        port.rx_touched = 1
-        work.touched[work.n_touched] = index
+    queue = port.queues[ring]
+    if not queue.touched:
+        disarm(port, queue)
+        queue.touched = 1
+        work.touched[work.n_touched] = index << 8 | ring
         work.n_touched += 1
     return 0
 
@@ -68,8 +69,9 @@ def notify(state: State, work: Work, index: int, ring: int) -> int:
 def finish(state: State, work: Work) -> int:
     """The end of a burst: publish and notify every receive ring that was written."""
     for i in range(work.n_touched):
-        index = work.touched[i]
-        state.ports[index].rx_touched = 0
-        notify(state, work, index, 0)
+        index = work.touched[i] >> 8
+        ring = work.touched[i] & 0xFF
+        state.ports[index].queues[ring].touched = 0
+        notify(state, work, index, ring)
     work.n_touched = 0
     return 0

@@ -98,6 +98,8 @@ def prepared_work(state: State) -> Work:
     work = allocate(Work)
     work.heads_hva = (address_of(work.heads) + 63 & ~63) + HEAD_ROOM
     work.head_hva = work.heads_hva
+    work.alts_hva = (address_of(work.alts) + 63 & ~63) + HEAD_ROOM
+    work.segment_hva = (address_of(work.segment) + 63 & ~63) + HEAD_ROOM
     work.scratch_hva = address_of(work.scratch)
     work.packet_hva = address_of(work.packet)
     work.stream_hva = address_of(work.stream)
