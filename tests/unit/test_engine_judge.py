@@ -45,8 +45,8 @@ FRAGMENTED6 = Layers(6, extensions=((44, fragment6(0, True)),)).tcp(PAYLOAD)
 LONG = Layers().datagram(b"x" * 100, 17)
 REFUSED = {
     "gso tcpv4": ("gso_not_negotiated", UDP.partial, UDP.header._replace(gso_type=1)),
-    "gso ecn alone": ("gso_not_negotiated", UDP.data, NetHeader(gso_type=0x80)),
-    "gso unknown": ("gso_not_negotiated", UDP.data, NetHeader(gso_type=2)),
+    "gso ecn alone": ("gso_type_unknown", UDP.data, NetHeader(gso_type=0x80)),
+    "gso unknown": ("gso_type_unknown", UDP.data, NetHeader(gso_type=2)),
     "end beyond frame": ("csum_out_of_frame", UDP.data, needs(len(UDP.data) - 7, 6)),
     "start beyond frame": ("csum_out_of_frame", UDP.data, needs(65535, 65535)),
     "fragment, first": (

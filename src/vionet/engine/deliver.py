@@ -1,14 +1,15 @@
 """Delivery of the frame in hand to one port, as the plan says.
 
-Kept apart by receiver: `deliver_guest` for receive rings, `deliver_tap` for taps.  The head copy is
-the same after each delivery as before, so that a flooded frame is prepared for every receiver
-anew (spec SG-19, W14).
+Kept apart by receiver: `deliver_guest` for receive rings, `deliver_tap` for taps, `segment` for
+frames that the receiver does not take whole.  The head copy is the same after each delivery as
+before, so that a flooded frame is prepared for every receiver anew (spec SG-19, W14).
 """
 
 from vionet.engine.deliver_guest import to_guest
 from vionet.engine.deliver_tap import to_tap
 from vionet.engine.layout import FRAME, STATE, WORK, Frame, State, Work
 from vionet.engine.plan import plan
+from vionet.engine.segment import deliver_large
 from vionet.engine.status import (
     HEADER_BYTES,
     MTU_EXCEEDED,
@@ -29,12 +30,14 @@ GUEST = int(PortKind.GUEST)
 def deliver(state: State, work: Work, frame: Frame, out: int) -> int:
     """Deliver the frame in hand to port `out`.  *returns* OK or a drop reason."""
     port = state.ports[out]
-    l2_len = frame.l3_off if frame.l3_off else ETH_HLEN
-    if port.mtu and frame.length > port.mtu + l2_len:
-        return MTU_EXCEEDED
     accepts = port.accepts
     if frame.dhcp and port.kind == GUEST:
         accepts = COMPLETE
+    if frame.gso_type:
+        return deliver_large(state, work, frame, out, accepts)
+    l2_len = frame.l3_off if frame.l3_off else ETH_HLEN
+    if port.mtu and frame.length > port.mtu + l2_len:
+        return MTU_EXCEEDED
     action = plan(frame.state, accepts)
     if port.kind == GUEST:
         status = to_guest(state, work, frame, out, action)

@@ -15,7 +15,7 @@ from vionet.engine.guest import copy_head
 from vionet.engine.layout import FRAME, LATE_MAX, STATE, WORK, Frame, State, Work
 from vionet.engine.parse import swap16
 from vionet.engine.receive import chains_for, commit, reserve, write_at
-from vionet.engine.seal import HDR_LEN, field_off, finished, write_header
+from vionet.engine.seal import HDR_LEN, field_off, finished, gso_fields, write_header
 from vionet.engine.split import used_entry
 from vionet.engine.status import (
     CSUM_BAD,
@@ -222,6 +222,7 @@ def outermost(state: State, work: Work, frame: Frame, out: int, action: int) -> 
             value = load_u16(work.head_hva + field)
             state.ledger[out, CSUM_BAD] += 1
     if flags == NEEDS_CSUM:
+        flags |= gso_fields(frame)
         place_head(work, frame, header_len, length, flags, start, field - start)
     else:
         place_head(work, frame, header_len, length, flags, 0, 0)
@@ -299,6 +300,7 @@ def to_guest(state: State, work: Work, frame: Frame, out: int, action: int) -> i
         not (action == PASS or (action == PASS_PARTIAL and frame.state == PARTIAL))
         or work.n_dst > 1
         or frame.in_place
+        or frame.gso_type
         or (rest and work.seg_len[frame.first_seg] < rest)
     ):
         used = to_buffers(state, work, frame, out, action)

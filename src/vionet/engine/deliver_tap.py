@@ -6,7 +6,7 @@ frames are finished before they leave.
 
 from vionet.engine.checksum import sum_piece
 from vionet.engine.layout import FRAME, IOV_MAX, PORT, STATE, WORK, Frame, Port, State, Work
-from vionet.engine.seal import HDR_LEN, finished, write_header
+from vionet.engine.seal import HDR_LEN, finished, gso_fields, write_header
 from vionet.engine.status import (
     CHAIN_TOO_LONG,
     CSUM_ELIDED,
@@ -78,7 +78,7 @@ def to_tap(state: State, work: Work, frame: Frame, out: int, action: int) -> int
     start = 0
     offset = 0
     if action == PASS_PARTIAL:
-        flags = VIRTIO_NET_HDR_F_NEEDS_CSUM
+        flags = VIRTIO_NET_HDR_F_NEEDS_CSUM | gso_fields(frame)
         start = frame.csum_start
         offset = frame.csum_offset
     elif action == PASS_VALID:

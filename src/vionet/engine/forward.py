@@ -130,9 +130,9 @@ def forward(state: State, work: Work, frame: Frame, in_port: int) -> int:
         read_headers(work, frame)
     if frame.full and frame.bad_len:
         return TAP_TRUNCATED
-    if port.mtu and frame.length > port.mtu + frame.l3_off:
+    if port.mtu and frame.length > port.mtu + frame.l3_off and not frame.gso_type:
         return FRAME_TOO_LONG
-    status = judge(port, frame)
+    status = judge(port, work, frame)
     if status != OK:
         return status
     repaired = plant_seed(work, frame)

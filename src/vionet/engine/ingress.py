@@ -129,6 +129,18 @@ def take_chain(port: Port, queue: Queue, work: Work, frame: Frame, i: int) -> in
     return OK
 
 
+@kernel(INT, WORK, FRAME, INT)
+def lengthen_head(work: Work, frame: Frame, needed: int) -> int:
+    """Have `needed` bytes of the frame in the head copy.  *returns* 1, or 0 where it cannot be."""
+    if needed <= frame.head_len:
+        return 1
+    if needed > frame.length or needed > HEAD_MAX or frame.in_place:
+        return 0
+    take(work, frame, work.head_hva + frame.head_len, needed - frame.head_len)
+    frame.head_len = needed
+    return 1
+
+
 @kernel(INT, WORK, FRAME)
 def read_headers(work: Work, frame: Frame) -> int:
     """Parse, taking more of the frame into the head copy where the headers are longer."""

@@ -7,11 +7,13 @@ nobody asks what virtio said.
 Rules: NEEDS_CSUM only if negotiated (spec TD-02), never on a fragment (SG-15, W48) or on SCTP
 (SG-14, W58), with start after the L3 header (W43) and start + offset + 2 within the frame
 (LX-04); GSO only if negotiated (TD-03 to TD-10); unknown flags and DATA_VALID are not a reason to
-drop (TX-01, TD-14), and without NEEDS_CSUM start and offset are not looked at (TX-02).
+drop (TX-01, TD-14), and without NEEDS_CSUM start and offset are not looked at (TX-02).  What a
+larger frame says of its segments is judged in `gso`.
 
 Trust: for a guest nothing is believed.  A kernel's DATA_VALID (tap) is.
 """
 
+from vionet.engine.gso import judge_gso
 from vionet.engine.layout import FRAME, PORT, WORK, Frame, Port, Work
 from vionet.engine.status import (
     CSUM_NOT_NEGOTIATED,
@@ -19,7 +21,6 @@ from vionet.engine.status import (
     CSUM_ON_SCTP,
     CSUM_OUT_OF_FRAME,
     CSUM_START_IN_HEADER,
-    GSO_NOT_NEGOTIATED,
     IP_LENGTH_INVALID,
     OK,
     Csum,
@@ -31,7 +32,6 @@ from vionet.spec.packet import IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, TCP_CSUM_
 from vionet.spec.virtio_net import (
     VIRTIO_NET_HDR_F_DATA_VALID,
     VIRTIO_NET_HDR_F_NEEDS_CSUM,
-    VIRTIO_NET_HDR_GSO_NONE,
 )
 
 VALID = int(Csum.VALID)
@@ -39,7 +39,7 @@ PARTIAL = int(Csum.PARTIAL)
 INNER_PARTIAL = int(Csum.INNER_PARTIAL)
 UNKNOWN = int(Csum.UNKNOWN)
 NONE = int(Csum.NONE)
-TAP = int(PortKind.TAP)
+GUEST = int(PortKind.GUEST)
 
 
 @kernel(INT, WORK, FRAME, INT, inline=True)
@@ -54,18 +54,20 @@ def read_header(work: Work, frame: Frame, header_len: int) -> int:
     return 0
 
 
-@kernel(INT, PORT, FRAME, inline=True)
-def judge(port: Port, frame: Frame) -> int:
+@kernel(INT, PORT, WORK, FRAME, inline=True)
+def judge(port: Port, work: Work, frame: Frame) -> int:
     """Set `frame.state`, or *return* the reason why the frame is refused.
 
     *requires* `read_header` and `parse` done.
     """
-    if frame.gso_type != VIRTIO_NET_HDR_GSO_NONE:
-        return GSO_NOT_NEGOTIATED
+    if frame.gso_type:
+        status = judge_gso(port, work, frame)
+        if status != OK:
+            return status
     if not frame.hdr_flags & VIRTIO_NET_HDR_F_NEEDS_CSUM:
         frame.state = frame.outer
         if (
-            port.kind == TAP
+            port.kind != GUEST
             and frame.hdr_flags & VIRTIO_NET_HDR_F_DATA_VALID
             and frame.outer == UNKNOWN
         ):

@@ -121,11 +121,13 @@ class Port(Record):
     ring_slot_len: int
     ring_at: int  # the next slot to look at
     in_hva: int  # a stream's receive buffer
-    in_len: int  # bytes in it
+    in_off: int  # where the next frame in it begins
+    in_len: int  # and where the bytes in it end
     out_hva: int  # what is left of a frame that the stream took only in part
     out_len: int
     out_off: int
     writable: int  # the stream takes more
+    ended: int  # why its session is over: -1: the peer left, else a drop reason; 0: it is not
     polled: int  # one of its rings is
     readable: int  # epoll said that the tap has frames
     fdb_count: int  # addresses learnt here
@@ -250,6 +252,8 @@ class Work(Record):
     segment_hva: int  # the headers of the segment in hand, behind their room
     rx_ring: int  # the receive ring chosen for the frame in hand
     n_segments: int  # made in software since the burst began
+    cut: int  # bytes taken off the front of the scatter entry in hand
+    status: int  # why not every segment was delivered
     n_dst: int
     n_chains: int
     room: int  # bytes that the chosen receive buffers can hold

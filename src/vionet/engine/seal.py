@@ -27,11 +27,20 @@ def finished(total: int, udp: int) -> int:
     return 0xFFFF if udp and value == 0 else value
 
 
+@kernel(INT, FRAME, inline=True)
+def gso_fields(frame: Frame) -> int:
+    """gso_type, hdr_len and gso_size of a frame that passes whole, as they stand in the first
+    eight bytes; 0 for an ordinary one.  hdr_len is our own (spec RX-21)."""
+    if frame.gso_type == 0:
+        return 0
+    return frame.gso_type << 8 | frame.gso_header_len << 16 | frame.gso_size << 32
+
+
 @kernel(INT, INT, INT, INT, INT, INT, INT, inline=True)
 def write_header(
     address: int, header_len: int, flags: int, start: int, offset: int, num_buffers: int
 ) -> int:
-    """Write a fresh virtio-net header; gso_type and hdr_len are 0."""
+    """Write a fresh virtio-net header; `flags` may carry `gso_fields`."""
     store_i64(address, flags | (start << 48))
     if header_len == HDR_LEN:
         store_u32(address + 8, offset | (num_buffers << 16))
