@@ -56,12 +56,14 @@ read = _function("read", 3)
 write = _function("write", 3)
 readv = _function("readv", 3)
 writev = _function("writev", 3)
+epoll_ctl = _int_function("epoll_ctl", 4)
 epoll_wait = _int_function("epoll_wait", 4)
 sched_yield = _int_function("sched_yield", 0)
 clock_gettime = _int_function("clock_gettime", 2)
 
 __all__ = [
     "clock_gettime",
+    "epoll_ctl",
     "epoll_wait",
     "errno",
     "read",
