@@ -32,6 +32,11 @@ class Options:
     isolated: bool = False
     policy: Policy = Policy.UNIFORM
     mtu: int | None = None
+    queues: int = 1
+    speed: int | None = None
+    vlan: int | None = None
+    trunk: int | None = None
+    link_up: bool = True
 
 
 NO_OPTIONS = Options()

@@ -58,6 +58,49 @@ def test_switch_mistakes(texts: list[str], says: str) -> None:
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize("vlans", ["vlan=10", "trunk=all"])
+def test_wire_has_no_vlans(vlans: str) -> None:
+    """A wire looks at no tag, and says so."""
+    with pytest.raises(ConfigError, match=f"b: {vlans[:4]}.*passes every frame as it is"):
+        parse_wire("w", ["guest:/a", f"tap:t,{vlans}"])
+
+
+@pytest.mark.parametrize(
+    ("passing", "octets"),
+    [
+        ("stp+lacp+dot1x+lldp", {0, 2, 3, 14}),
+        ("pause", {1}),
+        ("all", set(range(16))),
+        ("none", set()),
+        ("8+15+lacp", {2, 8, 15}),
+    ],
+)
+def test_reserved_multicast(passing: str, octets: set[int]) -> None:
+    """Names, numbers, all and none say which reserved addresses pass a switch (W66)."""
+    assert parse_switch("s", ["a=guest:/a"], passing).reserved == sum(1 << i for i in octets)
+
+
+def test_reserved_by_default() -> None:
+    """Without a word STP, LACP, 802.1X and LLDP pass and PAUSE does not; a wire passes all."""
+    assert parse_switch("s", ["a=guest:/a"]).reserved == 0x400D
+    assert parse_wire("w", ["guest:/a", "tap:t"]).reserved == 0xFFFF
+
+
+@pytest.mark.parametrize(
+    ("passing", "says"),
+    [
+        ("lcap", "--reserved lcap: lcap: no reserved address; did you mean lacp?"),
+        ("16", "0 to 15"),
+        ("stp+", "empty: no reserved address"),
+    ],
+)
+def test_reserved_mistakes(passing: str, says: str) -> None:
+    """An unknown reserved address is one line."""
+    with pytest.raises(ConfigError) as caught:
+        parse_switch("s", ["a=guest:/a"], passing)
+    assert says in str(caught.value)
+
+
 @pytest.mark.parametrize("texts", [[], ["tap:t"], ["tap:t", "tap:u", "tap:v"]])
 def test_wire_joins_two(texts: list[str]) -> None:
     """A wire has two ends."""

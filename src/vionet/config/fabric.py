@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from vionet.config.option import ConfigError
+from vionet.config.option import RESERVED_USUAL, ConfigError, reserved
 from vionet.config.port import PortConfig, parse_port
 from vionet.engine.status import FabricKind
 
@@ -21,6 +21,14 @@ class FabricConfig:
     name: str
     kind: FabricKind
     ports: tuple[PortConfig, ...]
+    reserved: int = reserved(RESERVED_USUAL)  # a bit for each reserved multicast that passes
+
+    def check_vlans(self, port: PortConfig) -> None:
+        """A wire does not look at tags."""
+        if self.kind is FabricKind.WIRE and (port.vlan, port.trunk) != (None, None):
+            key = "trunk" if port.vlan is None else "vlan"
+            problem = f"{key}: a wire passes every frame as it is; use a switch"
+            raise ConfigError(port.name, problem)
 
 
 def parse_name(text: str, where: str) -> str:
@@ -30,8 +38,12 @@ def parse_name(text: str, where: str) -> str:
     return text
 
 
-def parse_switch(name: str, texts: Sequence[str]) -> FabricConfig:
-    """A switch from its `NAME=PORT` arguments."""
+def parse_switch(name: str, texts: Sequence[str], passing: str = RESERVED_USUAL) -> FabricConfig:
+    """A switch from its `NAME=PORT` arguments; `passing`: reserved multicast addresses."""
+    try:
+        word = reserved(passing)
+    except ValueError as error:
+        raise ConfigError(f"--reserved {passing}", str(error)) from None
     ports = []
     for text in texts:
         label, equals, port = text.partition("=")
@@ -39,7 +51,7 @@ def parse_switch(name: str, texts: Sequence[str]) -> FabricConfig:
         if not equals or ":" in label or "," in label:
             raise ConfigError(text, f"the port needs a name; write a={text}")
         ports.append(parse_port(parse_name(label, text), port))
-    return _joined(name, FabricKind.SWITCH, ports)
+    return _joined(name, FabricKind.SWITCH, ports, word)
 
 
 def parse_wire(name: str, texts: Sequence[str]) -> FabricConfig:
@@ -52,10 +64,10 @@ def parse_wire(name: str, texts: Sequence[str]) -> FabricConfig:
         named = bool(equals) and ":" not in label and "," not in label
         label = parse_name(label, text) if named else default
         ports.append(parse_port(label, port if named else text))
-    return _joined(name, FabricKind.WIRE, ports)
+    return _joined(name, FabricKind.WIRE, ports, reserved("all"))
 
 
-def _joined(name: str, kind: FabricKind, ports: Sequence[PortConfig]) -> FabricConfig:
+def _joined(name: str, kind: FabricKind, ports: Sequence[PortConfig], passing: int) -> FabricConfig:
     """Refuse two ports that claim the same thing."""
     claims: dict[tuple[str, object], str] = {}
     for port in ports:
@@ -72,4 +84,9 @@ def _joined(name: str, kind: FabricKind, ports: Sequence[PortConfig]) -> FabricC
                 problem = f"{what} is taken by port {claims[claim]} too; change one of them"
                 raise ConfigError(port.name, problem)
             claims[claim] = port.name
-    return FabricConfig(name=parse_name(name, "--name"), kind=kind, ports=tuple(ports))
+    fabric = FabricConfig(
+        name=parse_name(name, "--name"), kind=kind, ports=tuple(ports), reserved=passing
+    )
+    for port in ports:
+        fabric.check_vlans(port)
+    return fabric

@@ -2,12 +2,15 @@
 
 How it works: `offload=` chooses a preset word, then `+name` and `-name` add and remove single
 bits, whatever their order on the line.  A name is the specification's, in lower case, without
-`VIRTIO_NET_F_` or `VIRTIO_F_`.  The result is checked against the specification's dependencies.
+`VIRTIO_NET_F_` or `VIRTIO_F_`.  What a removed feature carried goes with it: `-guest_csum` alone
+leaves no `guest_tso4`.  What was asked for by name never goes silently: a feature that was added
+and lacks another is a mistake, told with the name of what is missing (W24).
 
-A tap offers only `csum` and `guest_csum`, seen from the kernel behind it as from a driver: `csum`
-lets the kernel send partial checksums, `guest_csum` lets it receive them.
+A tap and an interface are seen from the kernel behind them as from a driver: `csum` and `host_…`
+let the kernel send partial checksums and large frames, `guest_…` let it receive them.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from vionet.config.option import ConfigError, suggest
@@ -26,6 +29,19 @@ def short_name(bit: int) -> str:
 
 
 CHECKSUMS: Final = virtio.mask([net.VIRTIO_NET_F_CSUM, net.VIRTIO_NET_F_GUEST_CSUM])
+SEGMENTATION: Final = virtio.mask(
+    [
+        net.VIRTIO_NET_F_HOST_TSO4,
+        net.VIRTIO_NET_F_HOST_TSO6,
+        net.VIRTIO_NET_F_HOST_ECN,
+        net.VIRTIO_NET_F_HOST_USO,
+        net.VIRTIO_NET_F_GUEST_TSO4,
+        net.VIRTIO_NET_F_GUEST_TSO6,
+        net.VIRTIO_NET_F_GUEST_ECN,
+        net.VIRTIO_NET_F_GUEST_USO4,
+        net.VIRTIO_NET_F_GUEST_USO6,
+    ]
+)
 # What every guest port offers; nobody can switch these off.
 FIXED: Final = virtio.mask(
     [
@@ -41,14 +57,25 @@ _LAYOUT: Final = virtio.mask(
         net.VIRTIO_NET_F_MRG_RXBUF,
     ]
 )
-# Presets.  `full` will add segmentation when it is built.
-OFFLOADS: Final = {"full": CHECKSUMS, "csum": CHECKSUMS, "off": 0}
+# Only where a port asks for them: front-ends lose a packed ring's position with their back-end.
+_ON_REQUEST: Final = virtio.mask([virtio.VIRTIO_F_RING_PACKED, virtio.VIRTIO_F_IN_ORDER])
+OFFLOADS: Final = {"full": CHECKSUMS | SEGMENTATION, "csum": CHECKSUMS, "off": 0}
+ALL_OFFLOADS: Final = OFFLOADS["full"]
 GUEST_BASE: Final = FIXED | _LAYOUT
-GUEST_CHOICES: Final = CHECKSUMS | _LAYOUT
-TAP_CHOICES: Final = CHECKSUMS
+GUEST_CHOICES: Final = ALL_OFFLOADS | _LAYOUT | _ON_REQUEST
+KERNEL_CHOICES: Final = ALL_OFFLOADS
 _BITS: Final = {short_name(bit): bit for bit in virtio.NAMES}
+_ALWAYS: Final = "it is always offered where it can be"
 # Not a choice: they follow from other options or from what the front-end negotiates.
-_FOLLOWS: Final = {"mac": "mac=", "mtu": "mtu=", "status": "", "version_1": "", "any_layout": ""}
+_FOLLOWS: Final = {
+    "mac": "use mac=",
+    "mtu": "use mtu=",
+    "mq": "use queues=",
+    "speed_duplex": "use speed=",
+    "status": _ALWAYS,
+    "version_1": _ALWAYS,
+    "any_layout": _ALWAYS,
+}
 
 
 def choice_names(choices: int) -> list[str]:
@@ -63,18 +90,41 @@ def feature_bit(text: str, where: str, choices: int) -> int:
     if name in known:
         return _BITS[name]
     if name in _FOLLOWS:
-        mend = f"use {_FOLLOWS[name]}" if _FOLLOWS[name] else "it is always offered where it can be"
-        raise ConfigError(where, f"{text}: not a choice; {mend}")
-    if name in _BITS and _BITS[name] not in (virtio.VHOST_USER_F_PROTOCOL_FEATURES,):
+        raise ConfigError(where, f"{text}: not a choice; {_FOLLOWS[name]}")
+    if name in _BITS and name != "protocol_features":
         if GUEST_CHOICES >> _BITS[name] & 1:
-            raise ConfigError(where, f"{text}: a tap has no such feature; use {', '.join(known)}")
-        raise ConfigError(where, f"{text}: not built yet; leave it out")
+            raise ConfigError(where, f"{text}: guests only; this port has {', '.join(known)}")
+        raise ConfigError(where, f"{text}: vionet does not have it; leave it out")
     raise ConfigError(where, f"{text}: no such feature; {suggest(name, known)}")
 
 
-def check_dependencies(word: int, where: str) -> None:
+def switched_word(word: int, switched: Mapping[int, bool], where: str) -> int:
+    """`word` with single features added and removed, checked for consistency."""
+    added = virtio.mask(bit for bit, on in switched.items() if on)
+    removed = virtio.mask(bit for bit, on in switched.items() if not on)
+    word = word & ~removed | added
+    while orphans := virtio.mask(bit for bit, _ in virtio.unmet(word)) & ~added:
+        word &= ~orphans
+    check_dependencies(word, where, removed)
+    return word
+
+
+def check_dependencies(word: int, where: str, removed: int = 0) -> None:
     """Refuse a word in which a feature lacks what the specification says that it needs."""
     for bit, group in virtio.unmet(word):
-        needed = " or ".join(f"+{short_name(other)}" for other in group)
-        name = short_name(bit)
-        raise ConfigError(where, f"+{name}: needs {needed}; add it or leave {name} out")
+        name, needed = short_name(bit), _signed("+", group)
+        if all(removed >> other & 1 for other in group):
+            mend = f"leave {_signed('-', group, ' and ')} out or +{name} out"
+        else:
+            mend = f"add {'it' if len(group) == 1 else 'one'} or leave {name} out"
+        raise ConfigError(where, f"+{name}: needs {needed}; {mend}")
+
+
+def _signed(sign: str, group: Iterable[int], joint: str = " or ") -> str:
+    return joint.join(f"{sign}{short_name(bit)}" for bit in group)
+
+
+def preset_of(word: int) -> str:
+    """The preset whose offloads `word` has; `custom` where there is none."""
+    offloads = word & ALL_OFFLOADS
+    return next((name for name, bits in OFFLOADS.items() if bits == offloads), "custom")

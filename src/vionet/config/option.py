@@ -18,6 +18,13 @@ _GROUP: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
 _MULTICAST: Final = 1 << 40
 _BROADCAST: Final = (1 << 48) - 1
 _FD_MAX: Final = 1 << 20
+_SPEED_MAX: Final = (1 << 31) - 1  # Mbit/s; all ones would be "unknown" (spec CF-03)
+PAIRS_MAX: Final = 8  # as in engine.layout, which is not read for a command line
+VLAN_MAX: Final = 4094
+ALL_VLANS: Final = (1 << VLAN_MAX + 1) - 2
+# The last octet of 01:80:c2:00:00:00 and what lives there (IEEE 802.1Q table 8-1).
+RESERVED_NAMES: Final = {"stp": 0, "pause": 1, "lacp": 2, "dot1x": 3, "lldp": 14}
+RESERVED_USUAL: Final = "stp+lacp+dot1x+lldp"
 
 
 class ConfigError(ValueError):
@@ -66,6 +73,76 @@ def policy(text: str) -> Policy:
 def mtu(text: str) -> int:
     """The largest layer 3 packet."""
     return _number(text, MTU_MIN, MTU_MAX)
+
+
+def queues(text: str) -> int:
+    """How many queue pairs a guest may use."""
+    return _number(text, 1, PAIRS_MAX)
+
+
+def speed(text: str) -> int:
+    """The link's speed in Mbit/s, as a driver is told."""
+    return _number(text, 1, _SPEED_MAX)
+
+
+def link(text: str) -> bool:
+    """up or down."""
+    if text not in ("up", "down"):
+        raise ValueError("neither; use up or down")
+    return text == "up"
+
+
+def vlan(text: str) -> int | None:
+    """The VLAN of untagged frames, or `none`."""
+    return None if text == "none" else _number(text, 1, VLAN_MAX)
+
+
+def trunk(text: str) -> int | None:
+    """A bit for each VLAN that passes tagged: `10+20+30-40`, `all`, or `none` for no trunk."""
+    if text in ("none", "all"):
+        return ALL_VLANS if text == "all" else None
+    word = 0
+    for piece in text.split("+"):
+        first, dash, last = piece.partition("-")
+        try:
+            low = _number(first, 1, VLAN_MAX)
+            high = _number(last, low, VLAN_MAX) if dash else low
+        except ValueError as error:
+            problem = f"{piece or 'empty'}: {error}; or write VLANs as 10+20+30-40, or all"
+            raise ValueError(problem) from None
+        word |= (1 << high + 1) - (1 << low)
+    return word
+
+
+def trunk_text(word: int) -> str:
+    """A trunk's VLANs the way people write them."""
+    if word == ALL_VLANS:
+        return "all"
+    pieces, vid = [], 0
+    while word >> vid:
+        vid += (word >> vid & -(word >> vid)).bit_length() - 1  # to the next bit that is set
+        first = vid
+        while word >> vid & 1:
+            vid += 1
+        pieces.append(f"{first}-{vid - 1}" if vid - first > 1 else f"{first}")
+    return "+".join(pieces)
+
+
+def reserved(text: str) -> int:
+    """A bit for each reserved multicast address that a switch lets pass."""
+    if text in ("all", "none"):
+        return 0xFFFF if text == "all" else 0
+    word = 0
+    for piece in text.split("+"):
+        if piece in RESERVED_NAMES:
+            word |= 1 << RESERVED_NAMES[piece]
+        elif piece.isascii() and piece.isdecimal() and len(piece) < 3 and int(piece) < 16:
+            word |= 1 << int(piece)
+        else:
+            known = (*RESERVED_NAMES, "all", "none")
+            hint = f"{suggest(piece, known)}, or the last octet of 01:80:c2:00:00:00, 0 to 15"
+            raise ValueError(f"{piece or 'empty'}: no reserved address; {hint}")
+    return word
 
 
 def fd(text: str) -> int:

@@ -2,16 +2,15 @@
 
 How it works: the text is cut at commas; the first piece says what is plugged in and where, each
 other piece is one option.  A table says which option takes a value, for which kinds it makes
-sense and how its text is read.  What is not built yet is named in a table of its own and refused,
-never ignored.
+sense, whether it may change while the port is in use (`changed_port`), and how its text is read.
 
 Trust: the text comes from the person who starts vionet and is judged completely here; whether
 sockets, groups and interfaces exist is seen later, by those who open them.
 """
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Any, Final, NamedTuple
@@ -30,6 +29,8 @@ class Kind(StrEnum):
 
     GUEST = "guest"
     TAP = "tap"
+    INTERFACE = "interface"
+    STREAM = "stream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +39,18 @@ class PortConfig:
 
     name: str
     kind: Kind
-    where: str  # path of a socket, name of a tap ("" where fd= says which)
+    where: str  # path of a socket, name of a tap ("" where fd= says which) or an interface
     features: int = 0  # offered; MAC, MTU and STATUS come on top where the front-end asks for them
     mac: int | None = None
     locked: bool = False
     isolated: bool = False
     policy: Policy = Policy.UNIFORM
     mtu: int | None = None
+    queues: int = 1  # queue pairs, at most
+    speed: int | None = None  # Mbit/s
+    vlan: int | None = None  # of untagged frames
+    trunk: int | None = None  # a bit for each VLAN that passes tagged; None: an access port
+    link_up: bool = True
     client: bool = False  # vionet connects to the socket
     mode: int | None = None  # permission bits of the socket
     group: str | None = None  # group of the socket
@@ -70,10 +76,17 @@ class PortConfig:
 class _Option(NamedTuple):
     read: Callable[[str], Any] | None  # None: a flag
     kinds: tuple[Kind, ...] = tuple(Kind)
+    fixed: str = ""  # why it cannot change while the port is in use
+    field: str = ""  # of PortConfig, where it is not the option's name
 
 
 _GUEST: Final = (Kind.GUEST,)
 _TAP: Final = (Kind.TAP,)
+_KERNEL: Final = (Kind.TAP, Kind.INTERFACE)
+_OFFLOADING: Final = (Kind.GUEST, *_KERNEL)
+_SOCKETS: Final = (Kind.GUEST, Kind.STREAM)
+_TOLD: Final = "the driver has been told already"
+_MADE: Final = "the port was made with it"
 
 
 def _offload(text: str) -> str:
@@ -82,58 +95,90 @@ def _offload(text: str) -> str:
     return text
 
 
-def _queues(text: str) -> int:
-    if text != "1":
-        raise ValueError("not built yet; every port has one queue pair, leave the option out")
-    return 1
-
-
 _OPTIONS: Final = {
-    "mac": _Option(option.mac),
-    "locked": _Option(None),
+    "mac": _Option(option.mac, fixed=_TOLD),
+    "locked": _Option(None, fixed=_MADE),
     "isolated": _Option(None),
-    "policy": _Option(option.policy),
-    "mtu": _Option(option.mtu),
-    "offload": _Option(_offload),
-    "queues": _Option(_queues),
-    "client": _Option(None, _GUEST),
-    "mode": _Option(option.mode, _GUEST),
-    "group": _Option(option.group, _GUEST),
-    "address": _Option(option.address, _TAP),
-    "fd": _Option(option.fd, _TAP),
+    "policy": _Option(option.policy, _OFFLOADING),
+    "mtu": _Option(option.mtu, fixed=_TOLD),
+    "offload": _Option(_offload, _OFFLOADING),
+    "vlan": _Option(option.vlan),
+    "trunk": _Option(option.trunk),
+    "link": _Option(option.link, field="link_up"),
+    "queues": _Option(option.queues, _GUEST, fixed=_TOLD),
+    "speed": _Option(option.speed, _GUEST, fixed=_TOLD),
+    "client": _Option(None, _SOCKETS, fixed=_MADE),
+    "mode": _Option(option.mode, _SOCKETS, fixed=_MADE),
+    "group": _Option(option.group, _SOCKETS, fixed=_MADE),
+    "address": _Option(option.address, _TAP, fixed=_MADE),
+    "fd": _Option(option.fd, _TAP, fixed=_MADE),
 }
+CHANGEABLE: Final = tuple(name for name, entry in _OPTIONS.items() if not entry.fixed)
 _REPEATABLE: Final = ("address",)
-_NOT_BUILT_OPTIONS: Final = ("vlan", "trunk")
-_NOT_BUILT_KINDS: Final = ("interface", "stream")
-_EXAMPLES: Final = {Kind.GUEST: "guest:/run/a.sock", Kind.TAP: "tap:vio0"}
+_SWITCHES: Final = {"on": True, "off": False}  # values of a flag that is changed
+_EXAMPLES: Final = {
+    Kind.GUEST: "guest:/run/a.sock",
+    Kind.TAP: "tap:vio0",
+    Kind.INTERFACE: "interface:eth1",
+    Kind.STREAM: "stream:/run/p.sock",
+}
+_CHOICES: Final = {
+    Kind.GUEST: feature.GUEST_CHOICES,
+    Kind.TAP: feature.KERNEL_CHOICES,
+    Kind.INTERFACE: feature.KERNEL_CHOICES,
+    Kind.STREAM: 0,
+}
 
 
 def parse_port(name: str, text: str) -> PortConfig:
     """Read a PORT; a ConfigError names the piece that is wrong."""
     head, *pieces = text.split(",")
     kind, where = _read_head(text, head)
-    values: dict[str, Any] = {}
-    switched: dict[int, bool] = {}
-    for piece in pieces:
-        if piece[:1] in ("+", "-"):
-            bit = feature.feature_bit(piece, text, _choices(kind))
-            if bit in switched:
-                raise ConfigError(text, f"{piece}: the feature is named twice; keep one of them")
-            switched[bit] = piece[0] == "+"
-        else:
-            _read_option(text, kind, piece, values)
-    features = _features(kind, values.pop("offload", "full"), switched)
-    feature.check_dependencies(features, text)
-    values.pop("queues", None)
+    values, switched = _read_pieces(text, kind, pieces)
+    preset = values.pop("offload", "full")
+    word = feature.OFFLOADS[preset] if kind in _OFFLOADING else 0
+    word |= feature.GUEST_BASE if kind is Kind.GUEST else 0
+    features = feature.switched_word(word, switched, text)
     config = PortConfig(name=name, kind=kind, where=where, features=features, **values)
     _check_together(config, text)
     return config
 
 
+def changed_port(config: PortConfig, pieces: Sequence[str]) -> PortConfig:
+    """The port with options changed while it is in use; a ConfigError where one cannot be."""
+    values, switched = _read_pieces(config.name, config.kind, pieces, in_use=True)
+    for bit in switched:
+        if not feature.ALL_OFFLOADS >> bit & 1:
+            problem = f"{feature.short_name(bit)}: cannot change while in use: {_TOLD}"
+            raise ConfigError(config.name, f"{problem}; restart vionet with it")
+    word = config.features
+    if "offload" in values:
+        word = word & ~feature.ALL_OFFLOADS | feature.OFFLOADS[values.pop("offload")]
+    features = feature.switched_word(word, switched, config.name)
+    return replace(config, features=features, **values)
+
+
+def _read_pieces(
+    text: str, kind: Kind, pieces: Iterable[str], in_use: bool = False
+) -> tuple[dict[str, Any], dict[int, bool]]:
+    """Options by the field of `PortConfig`, and single features switched on or off."""
+    values: dict[str, Any] = {}
+    switched: dict[int, bool] = {}
+    for piece in pieces:
+        if piece[:1] in ("+", "-"):
+            if not _CHOICES[kind]:
+                raise ConfigError(text, f"{piece}: a {kind} has no features; leave it out")
+            bit = feature.feature_bit(piece, text, _CHOICES[kind])
+            if bit in switched:
+                raise ConfigError(text, f"{piece}: the feature is named twice; keep one of them")
+            switched[bit] = piece[0] == "+"
+        else:
+            _read_option(text, kind, piece, values, in_use)
+    return {_OPTIONS[key].field or key: value for key, value in values.items()}, switched
+
+
 def _read_head(text: str, head: str) -> tuple[Kind, str]:
     kind, colon, where = head.partition(":")
-    if kind in _NOT_BUILT_KINDS:
-        raise ConfigError(text, f"{kind}: not built yet; use {' or '.join(_EXAMPLES.values())}")
     if kind not in list(Kind):
         hint = suggest(kind, Kind) if colon else f"write KIND:WHERE, as in {_EXAMPLES[Kind.GUEST]}"
         raise ConfigError(text or "''", f"{kind or 'empty'}: no kind of port; {hint}")
@@ -142,23 +187,23 @@ def _read_head(text: str, head: str) -> tuple[Kind, str]:
     return Kind(kind), where
 
 
-def _read_option(text: str, kind: Kind, piece: str, values: dict[str, Any]) -> None:
-    key, equals, value = piece.partition("=")
-    if key in _NOT_BUILT_OPTIONS:
-        raise ConfigError(text, f"{piece}: not built yet; leave it out")
-    known = [name for name, entry in _OPTIONS.items() if kind in entry.kinds]
+def _read_option(text: str, kind: Kind, piece: str, values: dict[str, Any], in_use: bool) -> None:
+    key, _, value = piece.partition("=")
     if key not in _OPTIONS:
+        known = [name for name, entry in _OPTIONS.items() if kind in entry.kinds]
+        known = [name for name in known if not (in_use and _OPTIONS[name].fixed)]
         raise ConfigError(text, f"{piece or 'empty'}: no such option; {suggest(key, known)}")
     entry = _OPTIONS[key]
     if kind not in entry.kinds:
         owners = " and ".join(f"{owner}:" for owner in entry.kinds)
         raise ConfigError(text, f"{piece}: an option of {owners} ports; leave it out")
+    if in_use and entry.fixed:
+        problem = f"{key} cannot change while in use: {entry.fixed}; restart vionet with it"
+        raise ConfigError(text, f"{piece}: {problem}")
     if key in values and key not in _REPEATABLE:
         raise ConfigError(text, f"{piece}: {key} is given twice; keep one of them")
     if entry.read is None:
-        if equals:
-            raise ConfigError(text, f"{piece}: {key} takes no value; write {key} alone")
-        values[key] = True
+        values[key] = _read_flag(text, piece, in_use)
         return
     if not value:
         raise ConfigError(text, f"{piece}: {key} needs a value; write {key}=…")
@@ -169,27 +214,31 @@ def _read_option(text: str, kind: Kind, piece: str, values: dict[str, Any]) -> N
     values[key] = (*values.get(key, ()), read) if key in _REPEATABLE else read
 
 
-def _choices(kind: Kind) -> int:
-    return feature.TAP_CHOICES if kind is Kind.TAP else feature.GUEST_CHOICES
-
-
-def _features(kind: Kind, preset: str, switched: dict[int, bool]) -> int:
-    word = feature.OFFLOADS[preset] | (feature.GUEST_BASE if kind is Kind.GUEST else 0)
-    for bit, on in switched.items():
-        word = word | 1 << bit if on else word & ~(1 << bit)
-    return word
+def _read_flag(text: str, piece: str, in_use: bool) -> bool:
+    key, equals, value = piece.partition("=")
+    if not equals:
+        return True
+    if not in_use:
+        raise ConfigError(text, f"{piece}: {key} takes no value; write {key} alone")
+    if value not in _SWITCHES:
+        raise ConfigError(text, f"{piece}: neither; use {key}=on or {key}=off")
+    return _SWITCHES[value]
 
 
 def _check_together(config: PortConfig, text: str) -> None:
     """What no option can judge alone."""
     if config.locked and config.mac is None:
         raise ConfigError(text, "locked: to which address? add mac=52:54:00:…")
-    if config.kind is Kind.TAP:
-        _check_tap(config, text)
-        return
+    if config.kind in _KERNEL:
+        _check_interface(config, text)
+    else:
+        _check_socket(config, text)
+
+
+def _check_socket(config: PortConfig, text: str) -> None:
     size = len(os.fsencode(config.where))
     if not size:
-        raise ConfigError(text, f"no socket; write {_EXAMPLES[Kind.GUEST]}")
+        raise ConfigError(text, f"no socket; write {_EXAMPLES[config.kind]}")
     if size > _SOCKET_PATH_MAX:
         raise ConfigError(
             text, f"the path has {size} bytes, a socket's at most {_SOCKET_PATH_MAX}; shorten it"
@@ -201,10 +250,10 @@ def _check_together(config: PortConfig, text: str) -> None:
             raise ConfigError(text, f"{key}: with client vionet makes no socket; leave it out")
 
 
-def _check_tap(config: PortConfig, text: str) -> None:
+def _check_interface(config: PortConfig, text: str) -> None:
     if config.where or config.fd is None:
         fault = name_fault(config.where)
         if fault:
-            raise ConfigError(text, f"{fault}; write {_EXAMPLES[Kind.TAP]}")
+            raise ConfigError(text, f"{fault}; write {_EXAMPLES[config.kind]}")
     if config.fd is not None and config.address:
         raise ConfigError(text, "address: whoever opened fd sets the tap up; leave it out")

@@ -4,13 +4,14 @@ A `Slot` is an index into the state block together with the right to change it: 
 `with slot.hold()` happens while the worker is not in its loop.
 """
 
+import struct
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from vionet.engine.fdb import forget_port, pin
-from vionet.engine.layout import Port, State
+from vionet.engine.layout import VLANS, Port, State
 from vionet.engine.status import DROP_REASONS, LEDGER_KEYS, Accepts, Policy, PortKind
 
 
@@ -58,6 +59,26 @@ class PortOptions(Protocol):
     def mtu(self) -> int | None:
         """Largest L3 packet."""
 
+    @property
+    def queues(self) -> int:
+        """Queue pairs that may be offered."""
+
+    @property
+    def speed(self) -> int | None:
+        """In Mbit/s, what a driver is told of its link."""
+
+    @property
+    def vlan(self) -> int | None:
+        """The VLAN of untagged frames."""
+
+    @property
+    def trunk(self) -> int | None:
+        """A bit for each VLAN whose tagged frames pass; None: an access port."""
+
+    @property
+    def link_up(self) -> bool:
+        """False: a person holds the link down, and nothing passes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:
@@ -80,11 +101,21 @@ class Slot:
         record.fd = -1
         record.mac = options.mac or 0
         record.locked = int(options.locked)
-        record.isolated = int(options.isolated)
         record.mtu = options.mtu or 0
+        self.apply(options)
         for queue in record.queues:
             queue.kick_fd = queue.call_fd = queue.err_fd = -1
         self.forget()
+
+    def apply(self, options: PortOptions) -> None:
+        """What every kind of port may change at run time in the same way.  *requires* hold."""
+        record = self.record
+        record.isolated = int(options.isolated)
+        record.link_down = int(not options.link_up)
+        record.vlan = options.vlan or 0
+        record.trunk = int(options.trunk is not None)
+        words = (options.trunk or 0).to_bytes(VLANS // 8, "little")
+        record.vlans[:] = struct.unpack(f"<{VLANS // 64}q", words)
 
     def forget(self) -> None:
         """Drop the addresses learnt here; a locked port keeps its own.  *requires* hold."""
