@@ -28,7 +28,7 @@ HEAD_MAX: Final = 512  # the most, where IPv6 extension headers need it
 LATE_MAX: Final = 256  # deliveries written together
 GSO_SEGMENTS_MAX: Final = 2048  # of one frame: 64 KiB at the smallest segment that TCP uses
 BURST_SEGMENTS: Final = 512  # made in software, after which a burst ends
-FLOWS_MAX: Final = 256  # slots of the table that keeps a flow on one queue, a power of two
+FLOWS_MAX: Final = 1024  # slots of the table that keeps a flow on one queue, a power of two
 FILTER_MAX: Final = 64  # addresses in a driver's unicast or multicast filter
 VLANS: Final = 4096
 SLOT_LEN: Final = HEAD_ROOM + HEAD_MAX  # of one head copy; an odd number of cache lines
@@ -138,7 +138,9 @@ class Port(Record):
     last_region: int  # where the last address was found; tried first
     regions: Annotated[Records[Region], REGIONS_MAX]
     queues: Annotated[Records[Queue], QUEUES_PER_PORT]
-    flows: Annotated[Bytes, FLOWS_MAX]  # 1 + the pair that a flow was last sent on
+    tx_pairs: int  # pairs whose transmit ring is looked at
+    tx_next: int  # the pair whose turn it is
+    flows: Annotated[Ints, FLOWS_MAX]  # where a flow was last sent (`engine.steer`)
     n_unicast: int
     n_multicast: int
     unicast: Annotated[Ints, FILTER_MAX]  # addresses that the driver wants besides its own
@@ -163,7 +165,7 @@ class State(Record):
     kind: int  # FabricKind
     vlan_aware: int  # some port has a VLAN or a trunk
     reserved: int  # a bit for each of 01:80:c2:00:00:00 to :0f that passes
-    unstarted: int  # rings that are ready and wait for their first kick
+    unstarted: int  # receive rings that are ready, enabled and wait for their first kick
     n_ports: int  # slots below this may be in use
     ageing_ns: int
     hash_low: int  # random multipliers of the forwarding table's hash
@@ -214,7 +216,6 @@ class Frame(Record):
     vid: int  # its VLAN on a switch that knows VLANs
     tagged: int  # it carries that VLAN (or priority) in an outermost 802.1Q tag
     tci: int  # that tag's 16 bits, or those that a tag is to be made of
-    flow: int  # hash of its flow, the same both ways; -1: not computed yet
 
 
 class Late(Record):
