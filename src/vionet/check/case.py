@@ -19,6 +19,7 @@ from typing import Any, Final
 from vionet.check import judge
 from vionet.check.driver import BIT30, PATIENCE, PROTOCOL, Broken, Delivery, NotOffered, Port
 from vionet.check.packet import Flow, Frame, extension
+from vionet.check.segment import KINDS, Large, breaches, expanded
 from vionet.spec import vhost_user as vu
 from vionet.spec import virtio
 from vionet.spec import virtio_net as net
@@ -95,6 +96,8 @@ class Lab:
     offer: Offer
     timeout: float = 5.0
     patience: float = PATIENCE
+    extra: int = 0  # features that every port negotiates besides
+    link_command: Sequence[str] = ()  # takes "up" or "down"
     ports: list[Port] = field(default_factory=list)
     frontends: dict[int, Frontend] = field(default_factory=dict)
     memories: list[GuestMemory] = field(default_factory=list)
@@ -150,7 +153,7 @@ class Lab:
         What was open on the same socket hangs up before.
         """
         self.hang_up(where)
-        port = Port.open(self.paths[where], want, timeout=self.timeout, **options)
+        port = Port.open(self.paths[where], want | self.extra, timeout=self.timeout, **options)
         port.where = where
         self.ports.append(port)
         return port
@@ -184,6 +187,17 @@ class Lab:
             except Broken as error:
                 last = error
         raise Broken(f"a plain frame does not pass from port 1 to port 2: {last}")
+
+    def offered(self, *bits: int) -> int:
+        """The word of those of `bits` that are offered."""
+        return self.offer.features & virtio.mask(bits)
+
+    def sending(self) -> int:
+        """Everything that a driver may leave to the back-end when it sends."""
+        hosts = {kind.host for kind in KINDS}
+        return VERSION_1 | self.offered(
+            net.VIRTIO_NET_F_CSUM, net.VIRTIO_NET_F_HOST_ECN, net.VIRTIO_NET_F_HOST_UFO, *hosts
+        )
 
     # --- frames -------------------------------------------------------------------------------
     def token(self) -> bytes:
@@ -220,6 +234,31 @@ class Lab:
             delivery = self.carry(a, b, token, data, header)
             same(delivery, frame.data)
         return delivery
+
+    def carry_large(self, a: Port, b: Port, large: Large, **changes: int) -> list[Delivery]:
+        """Send a large frame; what arrives is what its segments are, however it was cut.
+
+        Its ports must be its own: frames are known by them.
+        """
+        header, data = large.sent(**changes)
+        at = judge.parse(data)
+        a.send(data, header)
+        found = list(self.arrivals(a, b, data[at.l4_off : at.l4_off + 4]))
+        pieces = [p for each in found for p in expanded(each.header, each.frame)]
+        wanted = large.segments()
+        if not pieces:
+            raise Broken("nothing arrived")
+        for number, (seen, due) in enumerate(zip(pieces, wanted, strict=False)):
+            if seen != due:
+                raise Broken(f"segment {number} of {len(wanted)}: {difference(seen, due)}")
+        if len(pieces) != len(wanted):
+            raise Broken(f"{len(pieces)} segments instead of {len(wanted)}")
+        for each in found:
+            wrong = judge.objections(each.header, each.frame)
+            wrong += breaches(each.header, each.frame, b.features).values()
+            if wrong:
+                raise Broken(f"{'; '.join(wrong)} ({describe(each)})")
+        return found
 
     def refresh(self, where: int, count: int) -> None:
         """Throw away what has arrived at a port and post `count` buffers; a wire waits for them."""

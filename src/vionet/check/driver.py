@@ -1,9 +1,10 @@
 """A virtio-net driver with its front-end, in this process: the guest of the tester.
 
-How it works: `Port.open` connects to a back-end and negotiates; `start` shares the rings and
-enables them, in the order of a VMM, each step being a method that a check may call by itself.
-`send` gives a frame to the transmit queue in any layout; `collect` waits for a frame at the
-receive queue; `fill` posts receive buffers of any shape.
+How it works: a port has one or more pairs of queues, split or packed.  `Port.open` connects to a
+back-end and negotiates; `start` shares the rings and enables them, in the order of a VMM, each
+step being a method that a check may call by itself.  `send` gives a frame to a transmit queue in
+any layout; `collect` waits for a frame at the receive queue; `fill` posts receive buffers of any
+shape.
 
 Invariants: every wait ends (`patience`); everything posted for receiving is filled with `POISON`
 before, so that bytes which the device never wrote are known.
@@ -20,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from vionet.check.packed import PackedRing
+from vionet.check.ring import NotOffered as NotOffered
 from vionet.check.ring import Piece, Ring, Used, split_at
 from vionet.spec import vhost_user as vu
 from vionet.spec import virtio
@@ -42,10 +45,6 @@ TX: Final = net.TRANSMITQ1
 
 class Broken(Exception):
     """The device did something that a rule forbids; the text says what was seen."""
-
-
-class NotOffered(Exception):
-    """The back-end does not offer what a check needs; the text names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,10 @@ class Eventfds:
 
 
 class Port:
-    """One front-end with one driver and one pair of queues."""
+    """One front-end with one driver and its pairs of queues.
+
+    What is posted and lent is known by its head, and by the number of its pair in the bits above.
+    """
 
     def __init__(
         self,
@@ -89,14 +91,18 @@ class Port:
         size: int = 256,
         base: int = 0,
         used: int | None = None,
+        pairs: int = 1,
+        packed: bool = False,
     ) -> None:
         """Own `frontend` and `memory`; rings of `size` begin at the indices `base` and `used`."""
         self.frontend = frontend
-        self.memory = memory or GuestMemory((32 << 20,))
-        self.rings = [Ring(self.memory, size, base=base, used=used) for _ in (RX, TX)]
-        self.events = [Eventfds() for _ in (RX, TX)]
+        self.memory = memory or GuestMemory((64 << 20,))
+        self._shape = {"size": size, "base": base, "used": used}
+        self._kind: type[Ring] | type[PackedRing] = PackedRing if packed else Ring
+        self.rings = [self.ring() for _ in range(2 * pairs)]
+        self.events = [Eventfds() for _ in self.rings]
         self.features = 0
-        self.may_kick = False  # the receive queue's kick descriptor is with the device
+        self.may_kick: set[int] = set()  # rings whose kick descriptor is with the device
         self.where = 0  # which of the back-end's sockets
         self.posted: dict[int, list[Piece]] = {}  # rx head -> its buffers
         self.loans: dict[int, Piece] = {}  # tx head -> its memory
@@ -115,7 +121,7 @@ class Port:
         """Connect and negotiate exactly `want`; raises `NotOffered` if that is not on offer."""
         frontend = Frontend.connect(path, timeout)
         try:
-            port = cls(frontend, **shape)
+            port = cls(frontend, packed=bool(want >> virtio.VIRTIO_F_RING_PACKED & 1), **shape)
         except BaseException:
             frontend.close()
             raise
@@ -133,14 +139,19 @@ class Port:
             raise
         return port
 
+    def ring(self, **shape: Any) -> Any:
+        """A new ring of this port's kind and shape, but for `shape`."""
+        return self._kind(self.memory, **{**self._shape, **shape})
+
+    # Rings are `Any`: a check that pokes at one knows which of the two kinds it asked for.
     @property
-    def rx(self) -> Ring:
-        """The receive queue."""
+    def rx(self) -> Any:
+        """The first receive queue."""
         return self.rings[RX]
 
     @property
-    def tx(self) -> Ring:
-        """The transmit queue."""
+    def tx(self) -> Any:
+        """The first transmit queue."""
         return self.rings[TX]
 
     @property
@@ -161,12 +172,15 @@ class Port:
         """SET_FEATURES."""
         self.frontend.set_features(word)
         self.features = word
+        for ring in self.rings:
+            ring.in_order = bool(word >> virtio.VIRTIO_F_IN_ORDER & 1)
 
     def start(self, rx_buffers: int = 64, shape: Sequence[int] = (2048,)) -> "Port":
-        """Share memory, set both rings up, post receive buffers, enable."""
+        """Share memory, set all rings up, post receive buffers, enable."""
         self.frontend.set_mem_table(self.memory)
-        self.fill(rx_buffers, shape)
-        for index in (RX, TX):
+        for pair in range(len(self.rings) // 2):
+            self.fill(rx_buffers, shape, pair=pair)
+        for index in range(len(self.rings)):
             self.set_up(index)
         self.enable()
         return self
@@ -181,13 +195,13 @@ class Port:
         frontend.set_vring_call(index, events.call)
         if kick:
             frontend.set_vring_kick(index, events.kick)
-            self.may_kick |= index == RX
+            self.may_kick.add(index)
             self.kick(index)
 
-    def enable(self, enabled: bool = True, rings: Sequence[int] = (RX, TX)) -> None:
-        """SET_VRING_ENABLE, where this exists."""
+    def enable(self, enabled: bool = True, rings: Sequence[int] | None = None) -> None:
+        """SET_VRING_ENABLE, of all rings if none are named, where this exists."""
         if self.features & BIT30:
-            for index in rings:
+            for index in range(len(self.rings)) if rings is None else rings:
                 self.frontend.set_vring_enable(index, enabled)
 
     def kick(self, index: int) -> None:
@@ -200,23 +214,28 @@ class Port:
 
     # --- receiving ----------------------------------------------------------------------------
     def fill(
-        self, count: int, shape: Sequence[int] = (2048,), *, direct: int | None = None
+        self,
+        count: int,
+        shape: Sequence[int] = (2048,),
+        *,
+        direct: int | None = None,
+        pair: int = 0,
     ) -> None:
         """Post receive buffers, each a chain of writable pieces of the lengths `shape`.
 
         `count` of them, or as many as the ring has room for.
         """
-        slots = len(shape) if direct is None else direct + 1
-        for _ in range(min(count, self.rx.room // slots)):
-            gpa = self.memory.allocate(sum(shape) or 1, 64)
+        ring, slots = self.rings[2 * pair], len(shape) if direct is None else direct + 1
+        for _ in range(min(count, ring.room // slots)):
+            gpa = self._take(sum(shape))
             self.memory.view(gpa, sum(shape))[:] = bytes([POISON]) * sum(shape)
             pieces = split_at(gpa, shape, is_writable=True)
-            head = self.rx.chain(pieces, direct=direct)
-            self.posted[head] = pieces
-            self.rx.expose(head)
-        self.rx.publish()
-        if self.may_kick:
-            self.kick(RX)
+            head = ring.chain(pieces, direct=direct)
+            self.posted[pair << 16 | head] = pieces
+            ring.expose(head)
+        ring.publish()
+        if 2 * pair in self.may_kick:
+            self.kick(2 * pair)
 
     def collect(self, token: bytes, patience: float = PATIENCE) -> Delivery:
         """The next frame that contains `token`; others are thrown away."""
@@ -232,50 +251,61 @@ class Port:
             if any(token in delivery.frame for token in tokens):
                 return delivery
 
-    def next_frame(self, deadline: float) -> Delivery | None:
+    def next_frame(self, deadline: float, pair: int = 0) -> Delivery | None:
         """The next frame whatever it is; None when there is none until `deadline`."""
-        if not self.wait(lambda: self.rx.fresh > 0, RX, deadline):
+        index, ring = 2 * pair, self.rings[2 * pair]
+        if not self.wait(lambda: ring.fresh > 0, index, deadline):
             return None
-        data, first, posted = self._buffer()
+        data, first, posted = self._buffer(pair)
         if first < self.hdr_len:
             raise Broken(f"a used length of {first}, less than the header of {self.hdr_len}")
         header = net.NetHeader.unpack(data[: self.hdr_len])
         count = 1
         if self.features >> net.VIRTIO_NET_F_MRG_RXBUF & 1:
             count = header.num_buffers
-            if not 1 <= count <= self.rx.size:
-                raise Broken(f"num_buffers is {count} on a ring of {self.rx.size}")
+            if not 1 <= count <= ring.size:
+                raise Broken(f"num_buffers is {count} on a ring of {ring.size}")
         buffers, frame, used = [(len(data), first)], data[self.hdr_len : first], first
         for _ in range(count - 1):
-            if not self.wait(lambda: self.rx.fresh > 0, RX, deadline):
+            if not self.wait(lambda: ring.fresh > 0, index, deadline):
                 raise Broken(f"num_buffers is {count}, but only {len(buffers)} buffers were used")
-            data, used, posted = self._buffer()
+            data, used, posted = self._buffer(pair)
             frame += data[:used]
             buffers.append((posted, used))
         return Delivery(header, frame, tuple(buffers), data[used:])
 
-    def drain(self) -> int:
+    def drain(self, pair: int = 0) -> int:
         """Throw away all that has arrived; how many frames."""
         count = 0
-        while self.next_frame(0) is not None:
+        while self.next_frame(0, pair) is not None:
             count += 1
         return count
 
-    def _buffer(self) -> tuple[bytes, int, int]:
-        used = self.rx.take_one()
-        if used.head not in self.posted:
+    def _buffer(self, pair: int) -> tuple[bytes, int, int]:
+        used = self.rings[2 * pair].take_one()
+        if pair << 16 | used.head not in self.posted:
             raise Broken(f"receive buffer {used.head} was used, which is not posted")
-        data = b"".join(self.memory.read(gpa, n) for gpa, n, _ in self.posted.pop(used.head))
+        pieces = self.posted.pop(pair << 16 | used.head)
+        data = b"".join(self.memory.read(gpa, n) for gpa, n, _ in pieces)
+        self._give(pieces[0].gpa, len(data))
         if used.length > len(data):
             raise Broken(f"a used length of {used.length} for a buffer of {len(data)}")
         return data, used.length, len(data)
 
     # --- sending ------------------------------------------------------------------------------
+    def _take(self, length: int) -> int:
+        """Memory for `length` bytes that nobody uses."""
+        size = max(64, 1 << (length - 1).bit_length())
+        free = self._pool.setdefault(size, [])
+        return free.pop() if free else self.memory.allocate(size)
+
+    def _give(self, gpa: int, length: int) -> None:
+        """Take back what `_take` gave for `length` bytes."""
+        self._pool.setdefault(max(64, 1 << (length - 1).bit_length()), []).append(gpa)
+
     def place(self, data: bytes) -> int:
         """Put `data` into guest memory; where."""
-        size = max(64, 1 << (len(data) - 1).bit_length())
-        free = self._pool.setdefault(size, [])
-        gpa = free.pop() if free else self.memory.allocate(size)
+        gpa = self._take(len(data))
         self.memory.write(gpa, data)
         return gpa
 
@@ -286,6 +316,7 @@ class Port:
         shape: Sequence[int] = (),
         *,
         direct: int | None = None,
+        pair: int = 0,
     ) -> int:
         """Expose a frame on the transmit queue without publishing it; its head.
 
@@ -298,15 +329,16 @@ class Port:
         if rest := len(data) - sum(lengths):
             lengths.append(rest)
         gpa = self.place(data)
-        head = self.tx.chain(split_at(gpa, lengths), direct=direct)
-        self.loans[head] = Piece(gpa, len(data))
-        self.tx.expose(head)
+        ring = self.rings[2 * pair + 1]
+        head: int = ring.chain(split_at(gpa, lengths), direct=direct)
+        self.loans[pair << 16 | head] = Piece(gpa, len(data))
+        ring.expose(head)
         return head
 
-    def publish(self) -> None:
+    def publish(self, pair: int = 0) -> None:
         """Show what was queued to the device, and kick."""
-        self.tx.publish()
-        self.kick(TX)
+        self.rings[2 * pair + 1].publish()
+        self.kick(2 * pair + 1)
 
     def send(
         self,
@@ -315,29 +347,31 @@ class Port:
         shape: Sequence[int] = (),
         *,
         direct: int | None = None,
+        pair: int = 0,
     ) -> int:
         """`queue`, publish and kick; the head."""
-        head = self.queue(frame, header, shape, direct=direct)
-        self.publish()
+        head = self.queue(frame, header, shape, direct=direct, pair=pair)
+        self.publish(pair)
         return head
 
-    def reap(self) -> list[Used]:
+    def reap(self, pair: int = 0) -> list[Used]:
         """Take back what the device has transmitted."""
-        taken = self.tx.take()
+        taken: list[Used] = self.rings[2 * pair + 1].take()
         for used in taken:
-            if (piece := self.loans.pop(used.head, None)) is not None:
-                self._pool[max(64, 1 << (piece.length - 1).bit_length())].append(piece.gpa)
+            if (piece := self.loans.pop(pair << 16 | used.head, None)) is not None:
+                self._give(piece.gpa, piece.length)
         return taken
 
-    def sent(self, patience: float = PATIENCE) -> list[Used]:
+    def sent(self, patience: float = PATIENCE, pair: int = 0) -> list[Used]:
         """Wait until every published transmit chain has come back; what did."""
+        index, ring = 2 * pair + 1, self.rings[2 * pair + 1]
         deadline = time.monotonic() + patience
-        if not self.wait(lambda: self.tx.fresh >= self.tx.outstanding, TX, deadline):
+        if not self.wait(lambda: ring.fresh >= ring.outstanding, index, deadline):
             raise Broken(
-                f"{self.tx.fresh} of {self.tx.outstanding} transmit chains came back"
+                f"{ring.fresh} of {ring.outstanding} transmit chains came back"
                 f" within {patience:g} s"
             )
-        return self.reap()
+        return self.reap(pair)
 
     # --- waiting ------------------------------------------------------------------------------
     def wait(self, condition: Callable[[], bool], index: int, deadline: float) -> bool:

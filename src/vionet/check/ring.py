@@ -20,6 +20,10 @@ DESC: Final = struct.Struct("<QIHH")
 USED: Final = struct.Struct("<II")
 
 
+class NotOffered(Exception):
+    """The back-end does not offer what a check needs; the text names it."""
+
+
 class Piece(NamedTuple):
     """One buffer of a chain."""
 
@@ -68,6 +72,9 @@ class Ring:
         self._free = list(range(size - 1, -1, -1))
         self._chains: dict[int, list[int]] = {}  # head -> its slots
         self._tables: dict[int, tuple[int, int]] = {}  # head -> indirect table, entries
+        self.in_order = False
+        self._order: list[int] = []  # heads as they were exposed
+        self._pending: list[Used] = []  # the rest of a batch
         self.base = base
         self.next_idx = base & 0xFFFF  # of the driver: where the next head goes
         self.last_used_idx = (base if used is None else used) & 0xFFFF
@@ -120,7 +127,7 @@ class Ring:
     @property
     def fresh(self) -> int:
         """Used entries that `take` has not seen."""
-        return (self.used_idx - self.last_used_idx) & 0xFFFF
+        return ((self.used_idx - self.last_used_idx) & 0xFFFF) + len(self._pending)
 
     @property
     def outstanding(self) -> int:
@@ -193,6 +200,7 @@ class Ring:
     def expose(self, head: int) -> None:
         """Put `head` into the available ring; the device does not see it before `publish`."""
         self._avail[2 + self.next_idx % self.size] = head
+        self._order.append(head)
         self.next_idx = (self.next_idx + 1) & 0xFFFF
 
     def publish(self) -> bool:
@@ -207,8 +215,16 @@ class Ring:
 
     def take_one(self) -> Used:
         """The next used element; its descriptors are free again.  Requires `fresh`."""
-        used = self.used_at(self.last_used_idx)
-        self.last_used_idx = (self.last_used_idx + 1) & 0xFFFF
+        if not self._pending:
+            used = self.used_at(self.last_used_idx)
+            ids = [used.head]
+            if self.in_order and used.head in self._order:  # one element for a batch (spec SP-24)
+                ids = self._order[: self._order.index(used.head) + 1]
+            self.last_used_idx = (self.last_used_idx + len(ids)) & 0xFFFF
+            self._pending = [Used(i, used.length if i == used.head else 0) for i in ids]
+        used = self._pending.pop(0)
+        if used.head in self._order:
+            self._order.remove(used.head)
         self._free.extend(self._chains.pop(used.head, ()))
         return used
 

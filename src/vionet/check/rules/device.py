@@ -8,7 +8,6 @@ from functools import partial
 from vionet.check.case import CONFIG, CSUM, GUEST_CSUM, VERSION_1, Lab, check, describe, expect
 from vionet.check.driver import PROTOCOL, QUIET, RX, TX, Port
 from vionet.check.judge import objections
-from vionet.check.ring import Ring
 from vionet.check.rules.config import refused
 from vionet.spec import vhost_user as vu
 from vionet.vhost_user.guest_memory import GuestMemory
@@ -203,7 +202,7 @@ def stopped_is_quiet(lab: Lab) -> str:
 
 def restart(a: Port, size: int) -> None:
     """New rings of `size` from index 0, at other addresses."""
-    a.rings[:] = [Ring(a.memory, size) for _ in (RX, TX)]
+    a.rings[:] = [a.ring(size=size, base=0, used=None) for _ in (RX, TX)]
     a.posted.clear()
     a.loans.clear()
     a.fill(min(size, 8))

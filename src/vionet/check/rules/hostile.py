@@ -24,7 +24,7 @@ def _go(port: Port, head: int) -> None:
 
 
 def _news(port: Port) -> bool:
-    return port.tx.fresh > 0
+    return bool(port.tx.fresh)
 
 
 def _breach(

@@ -121,7 +121,7 @@ def suspended(lab: Lab) -> str:
 
 
 def _used_other(port: Port, idx: int) -> bool:
-    return port.tx.used_idx != idx
+    return bool(port.tx.used_idx != idx)
 
 
 @check("VU-38", does="start with used index 5 and bases 5 and 9", expects="used entries go on at 5")
