@@ -1,11 +1,13 @@
 """Delivery of the frame in hand to one port, as the plan says.
 
-Kept apart by receiver: `deliver_guest` for receive rings, `deliver_tap` for taps, `segment` for
-frames that the receiver does not take whole.  The head copy is the same after each delivery as
-before, so that a flooded frame is prepared for every receiver anew (spec SG-19, W14).
+Kept apart by receiver: `deliver_guest` for receive rings, `deliver_tap` for taps,
+`deliver_stream` for streams, `segment` for frames that the receiver does not take whole.  The
+head copy is the same after each delivery as before, so that a flooded frame is prepared for every
+receiver anew (spec SG-19, W14).
 """
 
 from vionet.engine.deliver_guest import to_guest
+from vionet.engine.deliver_stream import to_stream
 from vionet.engine.deliver_tap import to_tap
 from vionet.engine.layout import FRAME, STATE, WORK, Frame, State, Work
 from vionet.engine.plan import plan
@@ -24,6 +26,7 @@ from vionet.spec.packet import ETH_HLEN
 
 COMPLETE = int(Accepts.COMPLETE)
 GUEST = int(PortKind.GUEST)
+STREAM = int(PortKind.STREAM)
 
 
 @kernel(INT, STATE, WORK, FRAME, INT, inline=True)
@@ -41,6 +44,8 @@ def deliver(state: State, work: Work, frame: Frame, out: int) -> int:
     action = plan(frame.state, accepts)
     if port.kind == GUEST:
         status = to_guest(state, work, frame, out, action)
+    elif port.kind == STREAM:
+        status = to_stream(state, work, frame, out, action)
     else:
         status = to_tap(state, work, frame, out, action)
     if status == OK:

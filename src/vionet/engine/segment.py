@@ -18,6 +18,7 @@ segments (judged at ingress); `Work.n_segments` counts them, which ends the burs
 
 from vionet.engine.checksum import fold, pseudo_header
 from vionet.engine.deliver_guest import refused, to_buffers, to_guest
+from vionet.engine.deliver_stream import push, put
 from vionet.engine.deliver_tap import to_tap
 from vionet.engine.layout import FRAME, QUEUE, STATE, WORK, Frame, Queue, State, Work
 from vionet.engine.parse import be16, swap16
@@ -36,6 +37,7 @@ from vionet.engine.status import (
     RX_FRAMES,
     RX_RING_FULL,
     SEGMENTS,
+    STREAM_FULL,
     Accepts,
     Csum,
     FabricKind,
@@ -51,6 +53,7 @@ COMPLETE = int(Accepts.COMPLETE)
 STREAM = int(Accepts.STREAM)
 PARTIAL = int(Csum.PARTIAL)
 GUEST = int(PortKind.GUEST)
+STREAM_PORT = int(PortKind.STREAM)
 WIRE = int(FabricKind.WIRE)
 UDP_WHOLE_MAX = 64  # an older Linux guest refuses more segments in one frame (spec LX-09)
 LAST_ONLY = 0x09  # FIN and PSH
@@ -182,7 +185,9 @@ def skip(work: Work, frame: Frame, length: int) -> int:
 def deliver_segment(state: State, work: Work, frame: Frame, out: int, action: int) -> int:
     """Deliver what is in hand, an ordinary frame now, at once.  *returns* OK or a drop reason."""
     port = state.ports[out]
-    if port.kind != GUEST:
+    if port.kind == STREAM_PORT:
+        status = put(state, work, frame, out, action)
+    elif port.kind != GUEST:
         status = to_tap(state, work, frame, out, action)
     else:
         queue = port.queues[work.rx_ring]
@@ -251,6 +256,8 @@ def segment(state: State, work: Work, frame: Frame, out: int, accepts: int) -> i
     work.n_segments += taken
     if taken == 0:
         return work.status
+    if state.ports[out].kind == STREAM_PORT:
+        push(state, work, out)  # all of them together
     state.ledger[out, GSO_SEGMENTED] += 1
     state.ledger[out, SEGMENTS] += taken
     if taken < frame.gso_segments:
@@ -303,6 +310,8 @@ def deliver_large(state: State, work: Work, frame: Frame, out: int, accepts: int
     if frame.in_place:
         rest = lift(work, frame, port.header_len)
         state.ledger[out, PAYLOAD_BYTES_COPIED] += rest
+    if port.kind == STREAM_PORT and not port.writable:
+        return STREAM_FULL
     if port.kind == GUEST and state.kind == WIRE:
         # A wire keeps the frame where it is until there is room for all of it.
         queue = port.queues[work.rx_ring]

@@ -1,0 +1,149 @@
+"""The Unix socket of a stream port, on an asyncio loop: one path, one peer at a time.
+
+How it works: `start` listens on the path (QEMU's `-netdev stream`, which connects), or connects to
+it again and again (passt, or QEMU with `server=on`).  A connected socket goes to the `StreamPort`,
+whose worker alone reads and writes it; `look`, called when the worker has something to say, ends
+the session if the worker found it over.
+
+A second peer is turned away while one is connected, unless that one has hung up: a peer that has
+just died does not keep its successor out.
+
+Invariants: after `close` no descriptor, task or socket path is left.  The number of log lines is
+bounded however often peers come and go.
+"""
+
+import asyncio
+import select
+import socket
+import time
+from pathlib import Path
+from typing import Final
+
+from vionet.ports.stream_port import StreamPort
+from vionet.vhost_user.journal import Journal
+from vionet.vhost_user.listener import Listener
+
+BACKOFF_MIN: Final = 0.1  # seconds between attempts to connect; doubled up to the maximum
+BACKOFF_MAX: Final = 2.0
+
+
+class StreamSocket:
+    """Where a stream port's peers come from."""
+
+    def __init__(
+        self,
+        port: StreamPort,
+        path: Path | str,
+        *,
+        connect: bool = False,
+        mode: int | None = None,
+        group: str | None = None,
+    ) -> None:
+        """Serve `port` at `path`; `connect` to a peer that listens there instead."""
+        self.path = Path(path)
+        self._port = port
+        self._connect = connect
+        self._mode, self._group = mode, group
+        self._peer: socket.socket | None = None
+        self._ended = asyncio.Event()
+        self._listener: Listener | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._journal = Journal(port.name, "vionet.stream")
+
+    def start(self) -> None:
+        """Listen, or begin to connect; raises `SocketError` if the path cannot be had."""
+        loop = asyncio.get_running_loop()
+        if self._connect:
+            self._connecting = loop.create_task(self._keep_connecting())
+        else:
+            self._listener = Listener(self.path, self._mode, self._group)
+            loop.add_reader(self._listener.socket, self._accept)
+
+    async def close(self) -> None:
+        """End the session and give up the path."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
+            self._connecting = None
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener.socket)
+            self._listener.close()
+            self._listener = None
+        self.drop("port closed")
+
+    def drop(self, reason: str) -> None:
+        """End the session of the connected peer, if there is one."""
+        if self._peer is None:
+            return
+        self._port.detach()
+        self._peer = None
+        self._ended.set()
+        self._journal.write("info", "session ended", reason=reason)
+
+    def look(self) -> None:
+        """End the session if the worker found it over."""
+        if self._peer is not None and (reason := self._port.ended):
+            self.drop(reason)
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        try:
+            arrival, _ = self._listener.socket.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._journal.write("warning", "cannot accept a peer", reason=error.strerror)
+            return
+        self.look()
+        if self._peer is not None and _hung_up(self._peer):
+            self.drop("the peer hung up")
+        if self._peer is not None:
+            arrival.close()
+            self._journal.write("warning", "second peer turned away")
+            return
+        self._open(arrival)
+
+    def _open(self, arrival: socket.socket) -> None:
+        try:
+            self._port.attach(arrival)
+        except BaseException:
+            arrival.close()
+            raise
+        self._peer = arrival
+        self._ended = asyncio.Event()
+        self._journal.write("info", "peer connected")
+
+    async def _keep_connecting(self) -> None:
+        """Connect, wait for the end of the session, connect again."""
+        loop = asyncio.get_running_loop()
+        backoff, first = BACKOFF_MIN, True
+        while True:
+            arrival = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            try:
+                await loop.sock_connect(arrival, str(self.path))
+            except OSError as error:
+                arrival.close()
+                if first:
+                    self._journal.write(
+                        "info", "waiting for a peer", path=str(self.path), reason=str(error)
+                    )
+                first = False
+            except BaseException:
+                arrival.close()
+                raise
+            else:
+                opened = time.monotonic()
+                self._open(arrival)
+                await self._ended.wait()
+                first = True
+                if time.monotonic() - opened > BACKOFF_MAX:
+                    backoff = BACKOFF_MIN
+            await asyncio.sleep(backoff)
+            backoff = min(2 * backoff, BACKOFF_MAX)
+
+
+def _hung_up(peer: socket.socket) -> bool:
+    """Whether the other end is closed, unread frames or not."""
+    poll = select.poll()
+    poll.register(peer, select.POLLRDHUP)
+    return bool(poll.poll(0))
