@@ -123,6 +123,7 @@ def image() -> Path:
     archive.file("/init", INIT)
     archive.program("/bin/busybox", need("busybox"))
     archive.program("/sbin/ethtool", need("ethtool"))
+    archive.program("/bin/iperf3", need("iperf3"))
     for module in MODULES:
         if (modules / f"{module}.ko").exists():
             archive.file(f"/modules/{Path(module).name}.ko", modules / f"{module}.ko")

@@ -30,8 +30,10 @@ class Qemu(Console):
         reconnect: bool = False,
         reboots: bool = False,
         properties: Mapping[str, str] | None = None,
+        netdev: str = "",
+        cpus: int = 1,
     ) -> None:
-        """Start a guest; `properties` are those of the device."""
+        """Start a guest; `properties` are those of the device, `netdev` makes another than ours."""
         need("qemu-system-x86_64")
         self.folder = folder
         modules = ",".join(Path(module).name for module in initramfs.MODULES)
@@ -45,7 +47,7 @@ class Qemu(Console):
             "q35,memory-backend=m",
         ]
         argv += ["-object", f"memory-backend-memfd,id=m,size={memory}M,share=on"]
-        argv += ["-m", str(memory), "-display", "none", "-monitor", "none", "-serial", "stdio"]
+        argv += ["-smp", str(cpus), "-m", str(memory), "-display", "none", "-monitor", "none", "-serial", "stdio"]
         argv += ["-kernel", str(need_guest_kernel()[0]), "-initrd", str(initramfs.image())]
         argv += ["-append", f"console=ttyS0 panic=-1 quiet tsc=reliable modules={modules}"]
         argv += ["-nodefaults", "-no-user-config", *([] if reboots else ["-no-reboot"])]
@@ -56,6 +58,9 @@ class Qemu(Console):
             argv += ["-chardev", f"socket,id=c,path={socket}{again}"]
             argv += ["-netdev", "vhost-user,id=n,chardev=c"]
             argv += ["-device", f"virtio-net-pci,netdev=n,{text}"]
+        if netdev:
+            argv += ["-netdev", f"{netdev},id=n"]
+            argv += ["-device", f"virtio-net-pci,netdev=n,mac={mac},romfile="]
         child = Peer(argv, folder / f"{name}.log", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         super().__init__(name, child, folder / f"{name}.console")
         self.python = initramfs.PYTHON

@@ -37,8 +37,12 @@ class Uml(Console):
         *,
         memory: int = 96,
         modules: tuple[str, ...] = NET_MODULES,
+        device: str = "",
     ) -> None:
-        """Start a guest whose eth0 is served by the back-end on `socket`; see `await_boot`."""
+        """Start a guest whose eth0 is served by the back-end on `socket`; see `await_boot`.
+
+        `device` is a kernel parameter that makes another eth0, as `eth0=vde,FOLDER`.
+        """
         need("linux.uml")
         need("busybox")
         need("ip")
@@ -61,6 +65,8 @@ class Uml(Console):
         ]
         if socket is not None:
             argv.append(f"virtio_uml.device={socket}:1")
+        if device:
+            argv.append(device)
         child = Peer(
             argv,
             folder / f"{name}.log",
