@@ -79,8 +79,8 @@ def through_netdev(lab: Lab, kind: str) -> Iterator[dict[str, Pair]]:
 def through_vde(lab: Lab) -> Iterator[dict[str, Pair]]:
     """Two User Mode Linux guests on vde_switch."""
     folder = lab.folder / "vde"
-    argv = ["vde_switch", "-sock", str(folder), "-nostdin"]
-    switch = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    argv = ["vde_switch", "--sock", str(folder)]  # it ends with its standard input
+    switch = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     lab.stack.callback(switch.wait, 10)
     lab.stack.callback(switch.kill)
     deadline = time.monotonic() + 10
