@@ -12,7 +12,7 @@ import numpy as np
 from tests.reference.guest import Guest
 from tests.reference.plug import FULL, NO_OPTIONS, Options
 from tests.reference.tap import SocketTap
-from vionet.engine.forward import from_guest, from_tap
+from vionet.engine.burst import from_guest, from_tap
 from vionet.engine.layout import State, Work
 from vionet.engine.status import LEDGER_KEYS, FabricKind
 from vionet.fabric.fabric import prepare_state, prepared_work
@@ -75,9 +75,9 @@ class Network:
         """One counter over all ports."""
         return int(self.state.ledger[:, LEDGER_KEYS.index(key)].sum())
 
-    def run(self, guest: Guest) -> int:
+    def run(self, guest: Guest, ring: int = 1) -> int:
         """One burst from a guest's transmit ring.  *returns* the frames taken."""
-        return self.watched(lambda: from_guest(self.state, self.work, guest.index))
+        return self.watched(lambda: from_guest(self.state, self.work, guest.index, ring))
 
     def watched(self, burst: Callable[[], int], in_place: bool = False) -> int:
         """Run `burst`, and check that no memory changed that may not."""

@@ -52,7 +52,7 @@ def test_learning() -> None:
         assert {"same_port": 1} == guests[0].drops
 
 
-GROUPS = ("ffffffffffff", "01005e000001", "333300000001", "0180c2000000")
+GROUPS = ("ffffffffffff", "01005e000001", "333300000001", "0180c2000010")
 
 
 @pytest.mark.parametrize("dst", [bytes.fromhex(group) for group in GROUPS])

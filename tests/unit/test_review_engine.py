@@ -13,7 +13,7 @@ from tests.reference.network import Network
 from tests.reference.plug import FULL, Options
 from tests.unit.test_engine_worker import running
 from vionet.engine.fdb import find, learn
-from vionet.engine.forward import from_guest
+from vionet.engine.burst import from_guest
 from vionet.engine.layout import FDB_PORT_MAX
 from vionet.engine.status import Accepts, FabricKind
 from vionet.engine.worker import arm_all
@@ -91,7 +91,7 @@ def test_refused_address_does_not_age_a_learnt_one() -> None:
             for layers in (unknown, known):
                 state.now_ns += half_second
                 source.send(layers.tcp(b"").data)
-                from_guest(state, network.work, source.index)
+                from_guest(state, network.work, source.index, 1)
                 source.tx.take_used()
         entry = state.fdb[find(state, key)]
         assert state.now_ns - entry.seen_ns <= 2_000_000_000

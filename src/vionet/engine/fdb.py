@@ -5,16 +5,22 @@ from its hash.  An entry older than `ageing_ns` counts as empty.  A port holds a
 `FDB_PORT_MAX` addresses, so that one guest that invents addresses cannot push out the others;
 where no slot is free nothing is learnt, the frame still goes its way, and `fdb_full` counts it.
 
-Invariants: a locked port's own address is `fixed`: it never ages and never moves.
+A key is the address, on a switch that knows VLANs with the frame's VLAN above bit 48: each VLAN
+learns for itself.
+
+Invariants: a locked port's own address is `fixed`: it never ages and never moves.  It is kept
+without a VLAN, and holds in every VLAN that may pass its port.
 
 Trust: source addresses are whatever guests write.
 """
 
 from vionet.engine.layout import FDB_PORT_MAX, FDB_PROBES, FDB_SIZE, PORTS_MAX, STATE, State
 from vionet.engine.status import FDB_FULL, OK, SOURCE_MAC_LOCKED
+from vionet.engine.vlan import VLAN_SHIFT, member
 from vionet.jit.kernel import INT, kernel
 
 REFRESH_NS = 1_000_000_000  # an entry's time is written at most once a second
+ADDRESS = (1 << VLAN_SHIFT) - 1
 
 
 @kernel(INT, STATE, INT, inline=True)
@@ -22,11 +28,12 @@ def slot_of(state: State, key: int) -> int:
     """The first slot of an address.
 
     The multipliers are random 31-bit numbers of this fabric, so that nobody can choose addresses
-    that collide; both products stay below 2^56.
+    that collide; the products stay below 2^56.
     """
     low = key & 0xFFFFFF
-    high = key >> 24
-    return ((low * state.hash_low + high * state.hash_high) >> 17) & (FDB_SIZE - 1)
+    high = key >> 24 & 0xFFFFFF
+    vlan = (key >> VLAN_SHIFT) * (state.hash_low ^ state.hash_high >> 1)
+    return ((low * state.hash_low + high * state.hash_high + vlan) >> 17) & (FDB_SIZE - 1)
 
 
 @kernel(INT, STATE, INT)
@@ -56,6 +63,16 @@ def lookup(state: State, key: int) -> int:
         return state.fdb[slot].port
     slot = find(state, key)
     return state.fdb[slot].port if slot >= 0 else -1
+
+
+@kernel(INT, STATE, INT)
+def owner(state: State, key: int) -> int:
+    """The locked port that has this address in this VLAN, or -1."""
+    slot = find(state, key & ADDRESS)
+    if slot < 0 or not state.fdb[slot].fixed:
+        return -1
+    port = state.fdb[slot].port
+    return port if member(state.ports[port], key >> VLAN_SHIFT) else -1
 
 
 @kernel(INT, STATE, INT)
@@ -120,6 +137,10 @@ def learn(state: State, key: int, port: int) -> int:
 
     *returns* OK, FDB_FULL (forward anyway) or SOURCE_MAC_LOCKED (another port owns the address).
     """
+    if key >> VLAN_SHIFT:
+        locked = owner(state, key)
+        if locked >= 0 and locked != port:
+            return SOURCE_MAC_LOCKED
     slot = find(state, key)
     if slot >= 0:
         entry = state.fdb[slot]

@@ -4,7 +4,8 @@ How it works: each round gives every port one burst.  While rounds bring frames,
 to kick.  After `spin_ns` without a frame the rings are armed, looked at once more, and the thread
 blocks in `epoll_wait` on the kick eventfds, the taps and the control plane's wake-up.  Eventfds
 are registered edge-triggered and never read: each write is an event of its own.  While busy,
-epoll is looked at without blocking every `PEEK_ROUNDS` rounds, for taps and first kicks.
+epoll is looked at without blocking every `PEEK_ROUNDS` rounds, for taps and first kicks, and
+before each burst while a receive ring waits for its first kick (`engine.kick`).
 
 Where a round brought little, others who want this core have it first: guests that share it then
 fill larger bursts (two User Mode Linux guests on 2 cores: 2.9 to 4.3 Gbit/s of TCP), and on a core
@@ -17,27 +18,19 @@ Threads: one thread runs this without the GIL; the control plane asks it to retu
 `state.stop` and the wake eventfd, then owns all state until it calls `run` again.
 """
 
-import platform
-
-from vionet.engine.forward import from_guest, from_tap
-from vionet.engine.layout import EVENTS_MAX, STATE, WORK, State, Work
-from vionet.engine.split import arm, refresh
-from vionet.engine.status import KICKS, WAKEUPS, PortKind
+from vionet.engine.burst import from_guest, from_queues, from_tap
+from vionet.engine.kick import take_events
+from vionet.engine.layout import STATE, WORK, State, Work
+from vionet.engine.ring import arm
+from vionet.engine.status import PortKind
 from vionet.jit.kernel import INT, kernel
-from vionet.jit.libc import clock_gettime, epoll_wait, sched_yield
-from vionet.jit.raw import load_acquire_i64, load_i64
+from vionet.jit.libc import clock_gettime, sched_yield
+from vionet.jit.raw import load_acquire_i64
 
 PEEK_ROUNDS = 32
 YIELD_FRAMES = 32  # a round of fewer frames lets others have the core first
 CLOCK_MONOTONIC = 1
 GUEST = int(PortKind.GUEST)
-TAP = int(PortKind.TAP)
-# struct epoll_event is packed on x86-64 only.
-EVENT_LEN = 12 if platform.machine() == "x86_64" else 16
-EVENT_DATA_OFF = 4 if platform.machine() == "x86_64" else 8
-# Event data: the port above bit 8, below it the ring or one of these.
-EVENT_TAP = 0xFE
-EVENT_WAKE = 0xFF
 
 
 @kernel(INT, STATE, WORK)
@@ -54,9 +47,15 @@ def serve(state: State, work: Work) -> int:
     done = 0
     for index in range(state.n_ports):
         port = state.ports[index]
-        if port.kind == GUEST and port.up:
-            done += from_guest(state, work, index)
-        elif port.kind == TAP and port.readable:
+        if port.kind == GUEST:
+            if port.up:
+                if port.tx_pairs > 1:
+                    done += from_queues(state, work, index)
+                else:
+                    done += from_guest(state, work, index, 1)
+        elif port.readable:
+            if state.unstarted:
+                take_events(state, work, 0)
             done += from_tap(state, work, index)
     return done
 
@@ -73,34 +72,15 @@ def arm_all(state: State) -> int:
         port = state.ports[index]
         if port.kind != GUEST or not port.up:
             continue
-        queue = port.queues[1]
-        if queue.ready and queue.started and not queue.broken and not queue.held:
-            found |= arm(port, queue)
-        queue = port.queues[0]
-        if queue.starved and queue.ready and not queue.broken and arm(port, queue):
-            queue.starved = 0
-            found = 1
+        for pair in range(max(port.tx_pairs, 1)):
+            queue = port.queues[2 * pair + 1]
+            if queue.ready and queue.started and not queue.broken and not queue.held:
+                found |= arm(port, queue)
+            queue = port.queues[2 * pair]
+            if queue.starved and queue.ready and not queue.broken and arm(port, queue):
+                queue.starved = 0
+                found = 1
     return found
-
-
-@kernel(INT, STATE, WORK, INT)
-def take_events(state: State, work: Work, timeout_ms: int) -> int:
-    """Wait for events and note them.  *returns* their number (0 on EINTR)."""
-    count = epoll_wait(state.epoll_fd, work.events_hva, EVENTS_MAX, timeout_ms)
-    for i in range(count):
-        data = load_i64(work.events_hva + EVENT_LEN * i + EVENT_DATA_OFF)
-        what = data & 0xFF
-        index = data >> 8
-        if what == EVENT_TAP:
-            state.ports[index].readable = 1
-        elif what != EVENT_WAKE:
-            queue = state.ports[index].queues[what]
-            queue.started = queue.ready
-            queue.starved = 0  # what it waited for may be there; if not, it is set again
-            refresh(queue)
-            state.ledger[index, KICKS] += 1
-            state.ledger[index, WAKEUPS] += 1 if timeout_ms else 0
-    return max(count, 0)
 
 
 @kernel(INT, STATE, WORK)

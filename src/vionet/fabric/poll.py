@@ -10,7 +10,7 @@ import platform
 import select
 from typing import Final
 
-from vionet.engine.worker import EVENT_TAP, EVENT_WAKE
+from vionet.engine.event import EVENT_TAP, EVENT_WAKE
 
 _EPOLL_CTL_ADD: Final = 1
 _EPOLL_CTL_DEL: Final = 2
@@ -35,7 +35,7 @@ class Poll:
         self._control(_EPOLL_CTL_ADD, fd, port << 8 | ring)
 
     def add_tap(self, fd: int, port: int) -> None:
-        """A tap."""
+        """A tap, an interface, a stream."""
         self._control(_EPOLL_CTL_ADD, fd, port << 8 | EVENT_TAP)
 
     def add_wake(self, fd: int) -> None:

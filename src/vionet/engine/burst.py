@@ -1,0 +1,199 @@
+"""Bursts: up to `BURST_MAX` frames from one port, before the next has its turn.
+
+How it works: each frame is taken, judged, forwarded and given a place in the receiver's ring before
+the next.  What is merely passed on is written at the end of the burst (`flush`); then used entries
+are published and drivers notified, once (`finish`).  A guest with several transmit rings gets one
+burst a turn from one of them.  A burst that makes many segments in software ends early.
+
+Invariants: a transmit chain is given back whatever became of the frame, with length 0 (spec
+TX-15), in order; on a wire only after it was delivered.  A ring that is started but disabled, or
+beyond the pairs in use, is drained and its frames are dropped (VU-27, CV-29).
+"""
+
+from vionet.engine.deliver_guest import flush, refused
+from vionet.engine.forward import HELD, WIRE, forward, forward_read
+from vionet.engine.ingress import read_tap, read_tap_in_place, return_burst, stage_burst, take_chain
+from vionet.engine.kick import take_events
+from vionet.engine.layout import (
+    BURST_MAX,
+    BURST_SEGMENTS,
+    IOV_MAX,
+    PORT,
+    STATE,
+    WORK,
+    Port,
+    State,
+    Work,
+)
+from vionet.engine.receive import reserve
+from vionet.engine.status import (
+    FRAME_TOO_SHORT,
+    LINK_DOWN,
+    OK,
+    QUEUE_UNUSED,
+    RING_DISABLED,
+    RX_RING_FULL,
+    STREAM_FULL,
+    TAP_ERROR,
+    TX_BYTES,
+    TX_FRAMES,
+    PortKind,
+)
+from vionet.engine.steer import learn_flow
+from vionet.engine.tell import break_ring, finish, notify
+from vionet.jit.kernel import INT, kernel
+from vionet.jit.libc import errno
+
+GUEST = int(PortKind.GUEST)
+STREAM = int(PortKind.STREAM)
+EAGAIN = 11
+EINTR = 4
+
+
+@kernel(INT, PORT, INT)
+def refusal(port: Port, ring: int) -> int:
+    """Why every frame of a transmit ring is dropped; OK: they are not."""
+    if port.link_down:
+        return LINK_DOWN
+    if not port.queues[ring].enabled:
+        return RING_DISABLED
+    return QUEUE_UNUSED if ring > 1 and ring > 2 * port.n_pairs else OK
+
+
+@kernel(INT, STATE, WORK, INT, INT)
+def from_guest(state: State, work: Work, in_port: int, ring: int) -> int:
+    """A burst from transmit ring `ring` of a guest.  *returns* the frames taken."""
+    port = state.ports[in_port]
+    queue = port.queues[ring]
+    frame = work.frame[0]
+    if not queue.ready or not queue.started or queue.broken:
+        return 0
+    count = stage_burst(port, queue, work)
+    if count <= 0:
+        if count < 0:
+            break_ring(state, work, in_port, ring)
+        return 0
+    if state.unstarted:
+        take_events(state, work, 0)
+    queue.held = 0
+    discarded = refusal(port, ring)
+    work.n_segments = 0
+    frame.in_place = 0
+    frame.full = 0
+    n_bytes = 0
+    done = 0
+    for i in range(count):
+        head = work.slot_head[i]
+        if head >= queue.entries:
+            break_ring(state, work, in_port, ring)
+            break
+        if discarded:
+            status = discarded
+        else:
+            status = take_chain(port, queue, work, frame, i)
+            if status == OK:
+                length = frame.length  # `judge` may trim it
+                n_bytes += length
+                status = forward(state, work, frame, in_port)
+                if status == HELD:
+                    n_bytes -= length
+                    queue.held = 1
+                    break
+                if port.steers and status == OK:
+                    learn_flow(state, port, work, frame, ring)
+        if status != OK:
+            state.drops[in_port, status] += 1
+        done += 1
+        if work.n_segments >= BURST_SEGMENTS:
+            break
+    flush(work)
+    work.n_alts = 0
+    return_burst(queue, work, done)
+    state.ledger[in_port, TX_FRAMES] += done
+    state.ledger[in_port, TX_BYTES] += n_bytes
+    notify(state, work, in_port, ring)
+    finish(state, work)
+    return done
+
+
+@kernel(INT, STATE, WORK, INT)
+def from_queues(state: State, work: Work, in_port: int) -> int:
+    """One burst from a guest's transmit rings, each in its turn.  *returns* the frames taken."""
+    port = state.ports[in_port]
+    for _ in range(port.tx_pairs):
+        ring = 2 * port.tx_next + 1
+        port.tx_next = port.tx_next + 1 if port.tx_next + 1 < port.tx_pairs else 0
+        done = from_guest(state, work, in_port, ring)
+        if done:
+            return done
+    return 0
+
+
+@kernel(INT, STATE, WORK, INT, INT)
+def posted(state: State, work: Work, in_port: int, out: int) -> int:
+    """Choose the guest's buffers for the largest frame of the tap, before reading.
+
+    *returns* 1: read into them; 0: read privately (buffers too small, ring not usable, or several
+    rings, of which the frame itself says which); -1: no buffers on a ring, leave the frame in the
+    tap until the guest posts some.
+    """
+    port = state.ports[out]
+    need = port.header_len + state.ports[in_port].max_frame_len + 1
+    chosen = 1
+    for pair in range(port.n_pairs if port.steers else 1):
+        work.rx_ring = 2 * pair
+        status = reserve(port, port.queues[2 * pair], work, need)
+        if status == RX_RING_FULL:
+            port.queues[2 * pair].starved = 1
+            return -1
+        if status != OK:
+            refused(state, work, out, status)
+            chosen = 0
+    # More pieces than one `readv` takes are filled from a private copy.
+    return chosen if work.n_dst < IOV_MAX and not port.steers else 0
+
+
+@kernel(INT, STATE, WORK, INT)
+def from_tap(state: State, work: Work, in_port: int) -> int:
+    """A burst from a tap.  *returns* the frames taken; clears `readable` when it is empty."""
+    port = state.ports[in_port]
+    frame = work.frame[0]
+    done = 0
+    out = 1 - in_port
+    other = state.ports[out]
+    joined = state.kind == WIRE and other.up and not other.link_down
+    direct = joined and other.kind == GUEST
+    work.n_segments = 0
+    while done < BURST_MAX and work.n_segments < BURST_SEGMENTS:
+        if joined and other.kind == STREAM and not other.writable:
+            break
+        in_place = 0
+        if direct:
+            in_place = posted(state, work, in_port, out)
+            if in_place < 0:
+                break
+        if in_place:
+            length = read_tap_in_place(port, work, frame, other.header_len)
+        else:
+            length = read_tap(port, work, frame)
+        if length < 0:
+            error = errno()
+            if error == EINTR:
+                continue
+            port.readable = 0
+            if error != EAGAIN:
+                state.drops[in_port, TAP_ERROR] += 1
+            break
+        done += 1
+        if length == 0:
+            state.drops[in_port, FRAME_TOO_SHORT] += 1
+            continue
+        state.ledger[in_port, TX_FRAMES] += 1
+        state.ledger[in_port, TX_BYTES] += length
+        status = forward_read(state, work, frame, in_port)
+        if status == HELD:  # it was read privately and cannot go back
+            state.drops[out, RX_RING_FULL if other.kind == GUEST else STREAM_FULL] += 1
+        elif status != OK:
+            state.drops[in_port, status] += 1
+    finish(state, work)
+    return done

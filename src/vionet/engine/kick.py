@@ -1,0 +1,74 @@
+"""What the worker hears: drivers' kicks, taps and streams with something to read.
+
+How it works: each eventfd, tap and stream is in one epoll instance, whose events say what they
+mean (`engine.event`).  `take_events` notes them in the records.  A ring starts with its first kick
+(spec VU-25); while a receive ring waits for it (`State.unstarted`), events are looked at before
+each burst that brings frames, so that none is dropped for a kick that came before it.
+
+Invariants: the control queue is the control plane's: its kick is passed on, never served here.
+"""
+
+from vionet.engine.event import EVENT_DATA_OFF, EVENT_LEN, EVENT_TAP, EVENT_WAKE
+from vionet.engine.layout import EVENTS_MAX, PAIRS_MAX, STATE, WORK, State, Work
+from vionet.engine.ring import refresh
+from vionet.engine.status import KICKS, WAKEUPS, PortKind
+from vionet.jit.kernel import INT, kernel
+from vionet.jit.libc import epoll_wait, write
+from vionet.jit.raw import load_i64
+
+GUEST = int(PortKind.GUEST)
+
+
+@kernel(INT, STATE)
+def count_rings(state: State) -> int:
+    """Recompute what follows from the states of all rings; *returns* `state.unstarted`.
+
+    To be called whenever a ring, or the number of pairs in use, has changed.
+    """
+    unstarted = 0
+    for index in range(state.n_ports):
+        port = state.ports[index]
+        if port.kind != GUEST:
+            continue
+        port.tx_pairs = 1
+        for pair in range(port.control_ring >> 1 if port.control_ring else PAIRS_MAX):
+            if port.queues[2 * pair + 1].ready:
+                port.tx_pairs = pair + 1
+            queue = port.queues[2 * pair]
+            if pair < port.n_pairs and queue.ready and queue.enabled and not queue.started:
+                unstarted += 1
+    state.unstarted = unstarted
+    return unstarted
+
+
+@kernel(INT, STATE, WORK, INT, INT)
+def kicked(state: State, work: Work, index: int, ring: int) -> int:
+    """The driver of port `index` has kicked."""
+    port = state.ports[index]
+    queue = port.queues[ring]
+    if port.control_ring and ring == port.control_ring:
+        port.control_kicked = 1
+        write(state.notice_fd, work.one_hva, 8)
+    queue.starved = 0  # what it waited for may be there; if not, it is set again
+    if not queue.started:
+        queue.started = queue.ready
+        refresh(queue)
+        count_rings(state)
+    return 0
+
+
+@kernel(INT, STATE, WORK, INT)
+def take_events(state: State, work: Work, timeout_ms: int) -> int:
+    """Wait for events and note them.  *returns* their number (0 on EINTR)."""
+    count = epoll_wait(state.epoll_fd, work.events_hva, EVENTS_MAX, timeout_ms)
+    for i in range(count):
+        data = load_i64(work.events_hva + EVENT_LEN * i + EVENT_DATA_OFF)
+        what = data & 0xFF
+        index = data >> 8
+        if what == EVENT_TAP:
+            state.ports[index].readable = 1
+        elif what != EVENT_WAKE:
+            kicked(state, work, index, what)
+            state.ledger[index, KICKS] += 1
+            state.ledger[index, WAKEUPS] += 1 if timeout_ms else 0
+    return max(count, 0)
