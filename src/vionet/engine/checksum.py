@@ -11,7 +11,7 @@ Invariants: little-endian host.  A sum of up to 64 KiB of 32-bit words fits 46 b
 from vionet.engine.layout import FRAME, WORK, Frame, Work
 from vionet.engine.parse import swap16
 from vionet.jit.kernel import INT, kernel
-from vionet.jit.raw import copy, load_u32, sum_words
+from vionet.jit.raw import copy, load_u16, load_u32, sum_words
 from vionet.spec.packet import ETH_P_IP
 
 U32 = 0xFFFFFFFF
@@ -47,6 +47,16 @@ def sum_piece(address: int, length: int, odd: int) -> int:
     """The folded sum of `length` bytes; `odd` where the piece begins at an odd distance."""
     total = fold(sum_words(address, length))
     return swap16(total) if odd else total
+
+
+@kernel(INT, INT)
+def ipv4_header_sum(address: int) -> int:
+    """The sum of an IPv4 header without total length, identification and checksum: of what all
+    segments of a frame have in common."""
+    total = load_u16(address) + load_u16(address + 6) + load_u16(address + 8)
+    for off in range(12, 4 * (load_u16(address) & 15), 2):
+        total += load_u16(address + off)
+    return total
 
 
 @kernel(INT, INT, INT, INT, INT)

@@ -13,6 +13,7 @@ Trust: a guest's header is not believed in anything.  A kernel that vouches for 
 that its NIC put together (DATA_VALID) may leave NEEDS_CSUM out (LX-12).
 """
 
+from vionet.engine.checksum import fold, ipv4_header_sum
 from vionet.engine.ingress import lengthen_head
 from vionet.engine.layout import FRAME, GSO_SEGMENTS_MAX, PORT, WORK, Frame, Port, Work
 from vionet.engine.status import (
@@ -34,7 +35,7 @@ from vionet.engine.status import (
     PortKind,
 )
 from vionet.jit.kernel import INT, kernel
-from vionet.jit.raw import load_u16
+from vionet.jit.raw import load_u16, store_u16
 from vionet.spec.packet import (
     ETH_P_IP,
     ETH_P_IPV6,
@@ -100,6 +101,15 @@ def measure_tcp(port: Port, work: Work, frame: Frame) -> int:
     return header_len if lengthen_head(work, frame, frame.l4_off + header_len) else 0
 
 
+@kernel(INT, WORK, FRAME)
+def renew_ipv4_sum(work: Work, frame: Frame) -> int:
+    """Make the IPv4 header's checksum anew: some leave it out where they expect segments (W17)."""
+    address = work.head_hva + frame.l3_off
+    total = ipv4_header_sum(address) + load_u16(address + 2) + load_u16(address + 4)
+    store_u16(address + 10, fold(total) ^ 0xFFFF)
+    return 0
+
+
 @kernel(INT, PORT, FRAME, INT, INT)
 def check_type(port: Port, frame: Frame, kind: int, size: int) -> int:
     """What can be said without the headers.  *returns* OK or a drop reason."""
@@ -147,6 +157,8 @@ def judge_gso(port: Port, work: Work, frame: Frame) -> int:
         header_len = measure_tcp(port, work, frame)
         if header_len == 0 or frame.csum_offset != TCP_CSUM_OFF:
             return GSO_HEADER_MISMATCH
+    if frame.l3 == ETH_P_IP:
+        renew_ipv4_sum(work, frame)
     payload = frame.l4_len - header_len
     frame.gso_header_len = frame.l4_off + header_len
     largest = frame.gso_header_len + min(size, payload)

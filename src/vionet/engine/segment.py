@@ -16,7 +16,7 @@ Invariants: scatter list and frame are the same afterwards as before.  At most `
 segments (judged at ingress); `Work.n_segments` counts them, which ends the burst.
 """
 
-from vionet.engine.checksum import fold, pseudo_header
+from vionet.engine.checksum import fold, ipv4_header_sum, pseudo_header
 from vionet.engine.deliver_guest import refused, to_buffers, to_guest
 from vionet.engine.deliver_stream import push, put
 from vionet.engine.deliver_tap import to_tap
@@ -115,23 +115,12 @@ def mend(work: Work, frame: Frame) -> int:
     return 0
 
 
-@kernel(INT, WORK, FRAME)
-def header_sum(work: Work, frame: Frame) -> int:
-    """The sum of the IPv4 header without total length, identification and checksum."""
-    base = work.head_hva + frame.l3_off
-    header_len = 4 * (load_u16(base) & 15)
-    total = load_u16(base) + load_u16(base + 6) + load_u16(base + 8)
-    for off in range(12, header_len, 2):
-        total += load_u16(base + off)
-    return total
-
-
 @kernel(INT, WORK, FRAME, INT, INT, INT)
 def make_header(work: Work, frame: Frame, n: int, ip_sum: int, whole_len: int) -> int:
     """Give the header in `work.segment_hva` what differs in segment `n`, the seed of its sum last.
 
     *requires* frame.length and frame.l4_len of this segment; the frame's own are in the head copy,
-    `whole_len` is its l4_len, `ip_sum` what `header_sum` said.
+    `whole_len` is its l4_len, `ip_sum` from `ipv4_header_sum`.
     """
     source = work.head_hva
     header = work.segment_hva
@@ -212,7 +201,7 @@ def each_segment(state: State, work: Work, frame: Frame, out: int, action: int) 
     head_hva = work.head_hva
     head_len = frame.head_len
     header_len = frame.gso_header_len
-    ip_sum = header_sum(work, frame) if frame.l3 == ETH_P_IP else 0
+    ip_sum = ipv4_header_sum(head_hva + frame.l3_off) if frame.l3 == ETH_P_IP else 0
     in_head = header_len  # payload that lies in the head copy: from here to head_len
     for n in range(frame.gso_segments):
         payload = min(frame.gso_size, length - header_len - n * frame.gso_size)
