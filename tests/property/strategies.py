@@ -27,6 +27,15 @@ from tests.reference.plug import (
     CSUM,
     EVENT_IDX,
     GUEST_CSUM,
+    GUEST_ECN,
+    GUEST_TSO4,
+    GUEST_TSO6,
+    GUEST_USO4,
+    GUEST_USO6,
+    HOST_ECN,
+    HOST_TSO4,
+    HOST_TSO6,
+    HOST_USO,
     INDIRECT_DESC,
     MRG_RXBUF,
     VERSION_1,
@@ -124,6 +133,48 @@ def sendings(draw: st.DrawFn) -> tuple[bytes, NetHeader]:
     return frame.partial + trailer, draw(headers)
 
 
+@st.composite
+def large_frames(draw: st.DrawFn) -> tuple[Frame, NetHeader]:
+    """A partial frame that is to be cut up, and what a good driver says of it."""
+    around = draw(layers.filter(lambda found: not found.fragment & 0x3FFF))
+    payload = noise(draw(seeds), draw(st.one_of(lengths, st.integers(0, 60_000))))
+    flags = draw(st.sampled_from([0x10, 0x18, 0x11, 0x90, 0xFF]))
+    if draw(st.booleans()):
+        frame = around.udp(payload, draw(ports))
+    else:
+        words = draw(st.integers(0, 10))
+        seq = draw(st.sampled_from([0, 1, 0xFFFFFF00]))
+        frame = around.tcp(payload, b"\1" * (4 * words), flags=flags, seq=seq, urgent=flags)
+    least = max(1, len(payload) // 60)
+    size = draw(
+        st.one_of(
+            st.integers(least, least + 3000),
+            st.integers(least, 65534),
+            st.sampled_from([max(1, len(payload) + d) for d in (-1, 0, 1)]),
+        )
+    )
+    ecn = bool(flags & 0x80) and frame.csum_offset == 16 and draw(st.booleans())
+    return frame, frame.gso(size, ecn=ecn, hdr_len=draw(st.sampled_from([0, 1, 54, 0xFFFF])))
+
+
+@st.composite
+def large_sendings(draw: st.DrawFn) -> tuple[bytes, NetHeader]:
+    """A frame to be cut up, now and then with one thing about it that is wrong."""
+    frame, header = draw(large_frames())
+    trailer = draw(st.sampled_from([b"", b"", b"junk", b"trailer" * 30]))
+    wrong = draw(
+        st.sampled_from(
+            [{}] * 8
+            + [{"gso_type": kind} for kind in (1, 2, 3, 4, 5, 6, 0x21, 0x41, 0x81, 0x85)]
+            + [{"gso_size": size} for size in (0, 1, 2, 0xFFFF)]
+            + [{"flags": flags} for flags in (0, 2, 3, 0xFF)]
+            + [{"csum_start": header.csum_start + d} for d in (-1, 1)]
+            + [{"csum_offset": offset} for offset in (6, 16)]
+        )
+    )
+    return frame.partial + trailer, header._replace(**wrong)
+
+
 headers = st.builds(
     NetHeader,
     flags=st.sampled_from([0, 1, 1, 1, 2, 3, 0xFF]),
@@ -137,9 +188,31 @@ headers = st.builds(
 
 
 _optional = (CSUM, GUEST_CSUM, MRG_RXBUF, EVENT_IDX, VERSION_1)
-features = st.integers(0, (1 << len(_optional)) - 1).map(
-    lambda word: INDIRECT_DESC | sum(bit for i, bit in enumerate(_optional) if word >> i & 1)
-)
+_sends = (HOST_TSO4, HOST_TSO6, HOST_ECN, HOST_USO)
+_takes = (GUEST_TSO4, GUEST_TSO6, GUEST_ECN, GUEST_USO4, GUEST_USO6)
+
+
+def _closed(words: tuple[int, int, int]) -> int:
+    """A set of features that a driver may agree to (spec FB-06 to FB-29)."""
+    chosen = INDIRECT_DESC
+    for bits, word in zip((_optional, _sends, _takes), words, strict=True):
+        chosen |= sum(bit for i, bit in enumerate(bits) if word >> i & 1)
+    if not chosen & CSUM:
+        chosen &= ~sum(_sends)
+    if not chosen & GUEST_CSUM:
+        chosen &= ~sum(_takes)
+    if not chosen & (HOST_TSO4 | HOST_TSO6):
+        chosen &= ~HOST_ECN
+    if not chosen & (GUEST_TSO4 | GUEST_TSO6):
+        chosen &= ~GUEST_ECN
+    return chosen
+
+
+features = st.tuples(
+    st.integers(0, (1 << len(_optional)) - 1),
+    st.sampled_from([0, 15]) | st.integers(0, 15),
+    st.sampled_from([0, 31]) | st.integers(0, 31),
+).map(_closed)
 policies = st.sampled_from(list(Policy))
 
 
@@ -149,6 +222,26 @@ def cuts(draw: st.DrawFn, length: int) -> list[int]:
     if draw(st.integers(0, 9)) == 0:
         return list(range(1, min(length, 30)))
     return sorted(draw(st.sets(st.integers(1, length - 1), max_size=8)))
+
+
+@st.composite
+def large_chains(
+    draw: st.DrawFn, whole: int, segment: int, count: int, merge: bool
+) -> list[list[int]]:
+    """Receive chains for `count` segments, or for the frame uncut where the first has room.
+
+    Merged, several make room for one segment; else the first may have room for the `whole`.
+    """
+    if merge:
+        parts = draw(st.integers(1, 4 if count <= 130 else 1))
+        size = -(-segment // parts) + draw(st.integers(0, 100))
+        sizes = [size] * (count * parts)
+    else:
+        room = segment + draw(st.integers(0, 100))
+        first = draw(st.sampled_from([room, whole, whole + 1, max(room, whole - 1)]))
+        sizes = [first] + [room] * (count - 1)
+    split = draw(st.integers(0, min(sizes) - 1))
+    return [[split, size - split] if i % 2 and split else [size] for i, size in enumerate(sizes)]
 
 
 @st.composite

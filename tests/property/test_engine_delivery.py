@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.property import strategies as some
-from tests.reference import checksum, device
-from tests.reference.device import NEEDS_CSUM
+from tests.reference import device
 from tests.reference.frame import BROADCAST, MACS, Frame
 from tests.reference.guest import Guest, Received
 from tests.reference.header import parse
 from tests.reference.network import Network
 from tests.reference.plug import CSUM, FULL, GUEST_CSUM, MRG_RXBUF
+from tests.reference.receiver import obeys, on_the_wire
+from tests.reference.table import SENDS, TAKES, large
 from vionet.engine.status import Accepts, FabricKind
 from vionet.spec.virtio_net import NetHeader
 
@@ -42,15 +43,53 @@ def column(sink: Guest) -> str:
     return found
 
 
-def obeys(sink: Guest, received: Received) -> None:
-    """RX-06, RX-08 to RX-12, RX-14, RX-16, RX-20, RX-22 of one delivery."""
-    header = received.header
-    assert 0 == header.gso_type == header.gso_size
-    assert header.flags in (0, 1, 2)
-    if not sink.features & GUEST_CSUM:
-        assert 0 == header.flags
-    if header.flags != NEEDS_CSUM:
-        assert (0, 0) == (header.csum_start, header.csum_offset)
+def judged(source: Guest, data: bytes, header: NetHeader) -> device.Claim | str:
+    """What the model makes of a frame at ingress."""
+    return device.judge(
+        data,
+        flags=header.flags,
+        gso_type=header.gso_type,
+        gso_size=header.gso_size,
+        csum_start=header.csum_start,
+        csum_offset=header.csum_offset,
+        may_be_partial=bool(source.features & CSUM),
+        may_be_large=large(source.features, SENDS),
+    )
+
+
+def seen(one: Received) -> device.Delivery:
+    """A delivery in the model's words."""
+    h = one.header
+    return device.Delivery(
+        h.flags, h.csum_start, h.csum_offset, one.frame, h.gso_type, h.hdr_len, h.gso_size
+    )
+
+
+def large_room(draw: Draw, sink: Guest, claim: device.Claim | str, length: int) -> bool:
+    """Post chains for a frame of `length` bytes; *returns* whether it fits without being cut."""
+    if isinstance(claim, str) or not claim.gso_type:
+        make_room(draw, sink, length)
+        return True
+    merge = bool(sink.features & MRG_RXBUF)
+    whole = sink.header_len + len(claim.frame)
+    front = sink.header_len + claim.header_len
+    chains = draw(some.large_chains(whole, front + claim.gso_size, claim.count, merge))
+    for sizes in chains:
+        sink.post(*sizes)
+    return merge or sum(chains[0]) >= whole
+
+
+def check(claim: device.Claim, sink: Guest, found: list[Received], fits: bool = True) -> None:
+    """What arrived obeys the rules, and is what the model says."""
+    for one in found:
+        obeys(sink.features, one.header, one.frame)
+    if claim.gso_type:
+        takes = large(sink.features, TAKES)
+        wanted = device.deliver_large(claim, column(sink), takes, fits=fits)
+        assert wanted == [seen(one) for one in found]
+    else:
+        (one,) = found
+        assert seen(one) in device.deliver(claim, column(sink))
 
 
 def send_to_all(
@@ -82,10 +121,7 @@ def test_delivery_is_what_the_model_says(data: st.DataObject) -> None:
         frame, header = draw(some.sendings())
         for sink in sinks:
             make_room(draw, sink, len(frame))
-        claim = device.judge(
-            frame, flags=header.flags, gso_type=header.gso_type, csum_start=header.csum_start,
-            csum_offset=header.csum_offset, may_be_partial=bool(source.features & CSUM),
-        )  # fmt: skip
+        claim = judged(source, frame, header)
         found = send_to_all(draw, network, source, frame, header)
         if isinstance(claim, str):
             assert {claim: 1} == source.drops
@@ -93,12 +129,33 @@ def test_delivery_is_what_the_model_says(data: st.DataObject) -> None:
             return
         assert {} == source.drops
         for sink, received in zip(sinks, found, strict=True):
-            (one,) = received
-            obeys(sink, one)
-            seen = device.Delivery(
-                one.header.flags, one.header.csum_start, one.header.csum_offset, one.frame
+            check(claim, sink, received)
+
+
+@some.examples(compiled=150, interpreted=60)
+@given(st.data())
+def test_large_frame_is_delivered_as_the_model_says(data: st.DataObject) -> None:
+    """Random frames that have to be cut up to receivers of any abilities; refusals by name."""
+    draw = data.draw
+    with Network(draw(st.sampled_from(list(FabricKind)))) as network:
+        source = network.guest(draw(some.features), size=256, data_len=DATA_LEN)
+        sinks = [
+            network.guest(
+                draw(some.features), policy=draw(some.policies), size=4096, data_len=2 * DATA_LEN
             )
-            assert seen in device.deliver(claim, column(sink))
+            for _ in range(1 if network.state.kind == FabricKind.WIRE else draw(st.integers(1, 3)))
+        ]
+        frame, header = draw(some.large_sendings())
+        claim = judged(source, frame, header)
+        fits = [large_room(draw, sink, claim, len(frame)) for sink in sinks]
+        found = send_to_all(draw, network, source, frame, header)
+        if isinstance(claim, str):
+            assert {claim: 1} == source.drops
+            assert not any(found)
+            return
+        assert {} == source.drops
+        for sink, received, room in zip(sinks, found, fits, strict=True):
+            check(claim, sink, received, room)
 
 
 @some.examples(compiled=150, interpreted=60)
@@ -135,12 +192,8 @@ def test_receiver_gets_what_was_meant(data: st.DataObject) -> None:
         found = sink.received()
         assert len(sent) == len(found)
         for frame, one in zip(sent, found, strict=True):
-            obeys(sink, one)
-            finished = one.frame
-            if one.header.flags == NEEDS_CSUM:
-                start, offset = one.header.csum_start, one.header.csum_offset
-                finished = checksum.finish(one.frame, start, offset)
-            assert frame.data == finished
+            obeys(sink.features, one.header, one.frame)
+            assert [frame.data] == on_the_wire(one.header, one.frame)
 
 
 @some.examples(compiled=200, interpreted=60)
@@ -152,17 +205,10 @@ def test_any_bytes(body: bytes, header: NetHeader, features: int, policy: object
         source = network.guest(FULL, data_len=1 << 14)
         sink = network.guest(features, policy=policy, data_len=1 << 14)
         sink.post(500)
-        claim = device.judge(
-            frame, flags=header.flags, gso_type=header.gso_type, csum_start=header.csum_start,
-            csum_offset=header.csum_offset,
-        )  # fmt: skip
+        claim = judged(source, frame, header)
         source.send(frame, header)
         network.run(source)
         if isinstance(claim, str):
             assert {claim: 1} == source.drops
             return
-        (one,) = sink.received()
-        seen = device.Delivery(
-            one.header.flags, one.header.csum_start, one.header.csum_offset, one.frame
-        )
-        assert seen in device.deliver(claim, column(sink))
+        check(claim, sink, sink.received())

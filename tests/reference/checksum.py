@@ -12,12 +12,13 @@ UDP_CSUM_OFF: Final = 6
 
 
 def ones_sum(data: bytes, start: int = 0) -> int:
-    """The ones'-complement sum of `data`, an odd last byte padded with a zero on its right."""
-    total = start
-    for (word,) in struct.iter_unpack(">H", data + b"\0" * (len(data) % 2)):
-        total += word
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
+    """The ones'-complement sum of `data`, an odd last byte padded with a zero on its right.
+
+    Adding words and carrying around is arithmetic modulo 2^16 - 1, of which 2^16 is 1: all words
+    at once are one long number.  A sum is 0 only where every word is.
+    """
+    total = start + int.from_bytes(data + b"\0" * (len(data) % 2), "big")
+    return (total - 1) % 0xFFFF + 1 if total else 0
 
 
 def pseudo_header(src: bytes, dst: bytes, protocol: int, length: int) -> int:

@@ -10,11 +10,15 @@ from typing import Final
 
 from tests.reference import checksum
 from tests.reference.checksum import TCP, UDP
-from tests.reference.header import CSUM_OFF, IPV4, IPV6
+from tests.reference.header import CSUM_OFF, IPV4, IPV6, parse
+from tests.reference.segment import header_len, segment
 from vionet.spec.virtio_net import NetHeader
 
 MACS: Final = tuple(bytes([2, 0, 0, 0, 0, i]) for i in range(16))
 BROADCAST: Final = b"\xff" * 6
+GSO_TCPV4: Final = 1
+GSO_TCPV6: Final = 4
+GSO_UDP_L4: Final = 5
 V4: Final = (b"\xc0\x00\x02\x01", b"\xc0\x00\x02\x02")
 V6: Final = (b"\x20\x01\x0d\xb8" + b"\0" * 11 + b"\1", b"\x20\x01\x0d\xb8" + b"\0" * 11 + b"\2")
 
@@ -31,6 +35,7 @@ class Layers:
     extensions: tuple[tuple[int, bytes], ...] = ()  # IPv6: (kind, bytes after next header)
     fragment: int = 0  # IPv4 flags and offset
     addresses: tuple[bytes, bytes] | None = None
+    ident: int = 7  # IPv4
 
     @property
     def ends(self) -> tuple[bytes, bytes]:
@@ -48,8 +53,9 @@ class Layers:
         if self.version == 4:
             size = 20 + len(self.options)
             head = struct.pack(
-                ">BBHHHBBH", 0x40 | size // 4, 0, size + len(l4), 7, self.fragment, 64, protocol, 0
-            )
+                ">BBHHHBBH", 0x40 | size // 4, 0, size + len(l4), self.ident, self.fragment, 64,
+                protocol, 0,
+            )  # fmt: skip
             head += src + dst + self.options
             head = checksum.put(head, 10, 0xFFFF - checksum.ones_sum(head))
             return self.ethernet(head + l4, IPV4)
@@ -76,10 +82,18 @@ class Layers:
         head = struct.pack(">HHHH", *ports, 8 + len(payload), 0)
         return self.summed(head + payload, UDP)
 
-    def tcp(self, payload: bytes, options: bytes = b"") -> "Frame":
+    def tcp(
+        self,
+        payload: bytes,
+        options: bytes = b"",
+        *,
+        flags: int = 0x18,
+        seq: int = 1000,
+        urgent: int = 0,
+    ) -> "Frame":
         """A TCP segment."""
-        size = 20 + len(options)
-        head = struct.pack(">HHIIBBHHH", 4000, 4001, 1000, 2000, size * 4, 0x18, 65535, 0, 0)
+        offset = 4 * (20 + len(options))
+        head = struct.pack(">HHIIBBHHH", 4000, 4001, seq, 2000, offset, flags, 65535, 0, urgent)
         return self.summed(head + options + payload, TCP)
 
     def vxlan(self, inner: "Frame", outer_sum: bool = True) -> "Frame":
@@ -114,6 +128,18 @@ class Frame:
     def header(self) -> NetHeader:
         """The virtio-net header that goes with `partial`."""
         return NetHeader(flags=1, csum_start=self.csum_start, csum_offset=self.csum_offset)
+
+    def gso(self, size: int, *, ecn: bool = False, hdr_len: int | None = None) -> NetHeader:
+        """The virtio-net header of `partial` as a frame to be cut into `size` bytes a piece."""
+        headers = parse(self.data)
+        tcp = GSO_TCPV4 if headers.ethertype == IPV4 else GSO_TCPV6
+        kind = tcp if headers.protocol == TCP else GSO_UDP_L4
+        front = header_len(self.data, headers) if hdr_len is None else hdr_len
+        return self.header._replace(gso_type=kind | 0x80 * ecn, gso_size=size, hdr_len=front)
+
+    def segments(self, size: int, *, partial: bool = False) -> list[bytes]:
+        """The frames that a sender without offload would have sent instead."""
+        return segment(self.partial, parse(self.data), size, partial=partial)
 
     @property
     def bad(self) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from tests.reference import plug
 from tests.reference.memory import Memory
 from tests.reference.plug import FULL, MRG_RXBUF, NO_OPTIONS, PLAIN, Options, Piece, slot
 from tests.reference.ring import Buffer, DriverRing, Used
@@ -72,6 +73,7 @@ class Guest:
         self.port = port or GuestPort(slot(state, index), replace(options, policy=policy))
         self.port.opened()
         self.port.set_features(features)
+        plug.negotiate_gso(self.record, features)
         hva = self.memory.hva
         self.port.set_memory([Piece(r.gpa, r.size, hva + r.off) for r in self.memory.ranges])  # type: ignore[misc]
         for number, ring in enumerate((self.rx, self.tx)):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from vionet.engine.fdb import pin
-from vionet.engine.layout import State
+from vionet.engine.layout import Port, State
 from vionet.engine.status import Policy
 from vionet.ports.slot import Slot
 from vionet.spec import virtio, virtio_net
@@ -18,6 +18,17 @@ MRG_RXBUF = 1 << virtio_net.VIRTIO_NET_F_MRG_RXBUF
 INDIRECT_DESC = 1 << virtio.VIRTIO_F_INDIRECT_DESC
 EVENT_IDX = 1 << virtio.VIRTIO_F_EVENT_IDX
 VERSION_1 = 1 << virtio.VIRTIO_F_VERSION_1
+HOST_TSO4 = 1 << virtio_net.VIRTIO_NET_F_HOST_TSO4
+HOST_TSO6 = 1 << virtio_net.VIRTIO_NET_F_HOST_TSO6
+HOST_ECN = 1 << virtio_net.VIRTIO_NET_F_HOST_ECN
+HOST_USO = 1 << virtio_net.VIRTIO_NET_F_HOST_USO
+GUEST_TSO4 = 1 << virtio_net.VIRTIO_NET_F_GUEST_TSO4
+GUEST_TSO6 = 1 << virtio_net.VIRTIO_NET_F_GUEST_TSO6
+GUEST_ECN = 1 << virtio_net.VIRTIO_NET_F_GUEST_ECN
+GUEST_USO4 = 1 << virtio_net.VIRTIO_NET_F_GUEST_USO4
+GUEST_USO6 = 1 << virtio_net.VIRTIO_NET_F_GUEST_USO6
+HOST_GSO = HOST_TSO4 | HOST_TSO6 | HOST_ECN | HOST_USO
+GUEST_GSO = GUEST_TSO4 | GUEST_TSO6 | GUEST_ECN | GUEST_USO4 | GUEST_USO6
 FULL = CSUM | GUEST_CSUM | MRG_RXBUF | INDIRECT_DESC | VERSION_1
 
 
@@ -26,7 +37,7 @@ class Options:
     """What a person would have chosen for a port."""
 
     name: str = "port"
-    features: int = 0
+    features: int = (1 << 64) - 1  # whatever a test's driver negotiates
     mac: int | None = None
     locked: bool = False
     isolated: bool = False
@@ -37,6 +48,22 @@ class Options:
     vlan: int | None = None
     trunk: int | None = None
     link_up: bool = True
+
+
+def negotiate_gso(record: Port, features: int) -> None:
+    """What the negotiated features mean for large frames, for a port that does not say so."""
+
+    def has(bit: int, word: int) -> int:
+        return word if features & bit else 0
+
+    record.offers_gso = has(HOST_TSO4, 1) | has(HOST_TSO6, 2) | has(HOST_ECN, 4) | has(HOST_USO, 24)
+    record.takes_gso = (
+        has(GUEST_TSO4, 1)
+        | has(GUEST_TSO6, 2)
+        | has(GUEST_ECN, 4)
+        | has(GUEST_USO4, 8)
+        | has(GUEST_USO6, 16)
+    )
 
 
 NO_OPTIONS = Options()

@@ -4,7 +4,11 @@ Rows are the state of the checksum, columns what the egress is; a cell says what
 `tests/unit/test_engine_plan.py` compares the engine's table with it cell by cell.
 """
 
+from collections.abc import Mapping
 from typing import Final
+
+from tests.reference.checksum import TCP, UDP
+from tests.reference.header import IPV4, IPV6
 
 COLUMNS: Final = ("uniform", "natural", "complete", "kernel", "stream")
 TABLE: Final = {
@@ -20,6 +24,20 @@ TABLE: Final = {
     "unknown": ("verify, then unfill", "pass", "pass", "pass", "pass"),
     "none": ("pass", "pass", "pass", "pass", "pass"),
 }
+
+# What a receiver must have agreed to for a large frame, by protocol and ethertype; and what the
+# feature bits mean in those words (VIRTIO 1.2 section 5.1.3; one bit for both families where a
+# driver sends UDP).
+GSO_NEEDS: Final = {
+    (TCP, IPV4): "tcp4", (TCP, IPV6): "tcp6", (UDP, IPV4): "udp4", (UDP, IPV6): "udp6",
+}  # fmt: skip
+TAKES: Final = {7: ("tcp4",), 8: ("tcp6",), 9: ("ecn",), 54: ("udp4",), 55: ("udp6",)}
+SENDS: Final = {11: ("tcp4",), 12: ("tcp6",), 13: ("ecn",), 56: ("udp4", "udp6")}
+
+
+def large(features: int, means: Mapping[int, tuple[str, ...]]) -> frozenset[str]:
+    """What of GSO was negotiated, as a receiver (`TAKES`) or as a sender (`SENDS`)."""
+    return frozenset(word for bit, words in means.items() if features >> bit & 1 for word in words)
 
 
 def cell(state: str, column: str) -> str:
