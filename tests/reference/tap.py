@@ -7,34 +7,49 @@ what was written to it.  The engine reads and writes with the same calls as on a
 import socket
 from dataclasses import replace
 
-from tests.reference.plug import GUEST_CSUM, PLAIN, Options, slot
+from tests.reference.plug import CSUM, GUEST_CSUM, PLAIN, Options, slot
 from vionet.engine.layout import Port, State
-from vionet.engine.status import DROP_REASONS, LEDGER_KEYS
+from vionet.engine.status import DROP_REASONS, GSO_ALL, LEDGER_KEYS
 from vionet.ports.tap import Tap
 from vionet.ports.tap_port import TapPort
+from vionet.ports.uplink import Findings
 from vionet.spec.virtio_net import VIRTIO_NET_HDR_LEN, NetHeader
+
+
+class PairTap(Tap):
+    """A tap without TUNSETOFFLOAD."""
+
+    def give(self, *, partial: bool, gso: int) -> int:
+        """All that is asked for."""
+        return gso if partial else 0
 
 
 class SocketTap:
     """The kernel's side, and the port."""
 
-    def __init__(self, state: State, index: int, takes_partial: bool, options: Options) -> None:
+    def __init__(
+        self,
+        state: State,
+        index: int,
+        takes_partial: bool,
+        options: Options,
+        features: int = CSUM | GUEST_CSUM,
+    ) -> None:
         self.state = state
         self.index = index
         self.kernel, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.kernel.setblocking(False)
         ours.setblocking(False)
-        tap = Tap(
+        tap = PairTap(
             fd=ours.detach(),
             name="tap",
             header_len=VIRTIO_NET_HDR_LEN,
             mtu=options.mtu or 1500,
-            takes_partial=takes_partial,
-            gives_partial=True,
+            findings=Findings(takes_partial, GSO_ALL, True, GSO_ALL),
             made=True,
             old_header_len=VIRTIO_NET_HDR_LEN,
         )
-        self.port = TapPort(slot(state, index), replace(options, features=GUEST_CSUM), tap)
+        self.port = TapPort(slot(state, index), replace(options, features=features), tap)
 
     @property
     def record(self) -> Port:

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from vionet.engine.status import GSO_ALL, GSO_ECN, GSO_TCP4, GSO_TCP6, GSO_UDP4, GSO_UDP6
 from vionet.ports import link
 from vionet.ports import tap as tap_module
+from vionet.ports.probe import MARK_LEN, Seen, compare, probes
 from vionet.ports.tap import Tap, TapError, name_fault, open_tap
+from vionet.ports.uplink import Findings, packet_socket
 from vionet.spec.virtio_net import VIRTIO_NET_HDR_F_NEEDS_CSUM, NetHeader
 
 TUNSETIFF = 0x400454CA
@@ -85,8 +88,7 @@ def test_made_tap_is_complete() -> None:
     )
     try:
         assert (tap.name, tap.header_len, tap.mtu, tap.made) == ("vt0", 12, 1400, True)
-        assert tap.takes_partial
-        assert tap.gives_partial
+        assert Findings() == tap.findings
         assert not os.get_blocking(tap.fd)
         assert not os.get_inheritable(tap.fd)
         shown = ip("address", "show", "vt0")
@@ -101,6 +103,7 @@ def test_made_tap_is_complete() -> None:
 
 def test_kernel_gives_partial_checksums(tap: Tap) -> None:
     """What the kernel sends through the tap is partial, and its header says so."""
+    assert 0 == tap.give(partial=True, gso=0)
     ip("neigh", "add", "192.0.2.2", "lladdr", "52:54:00:00:00:02", "dev", "vt0")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.sendto(b"partial, please", ("192.0.2.2", 9))
@@ -110,18 +113,45 @@ def test_kernel_gives_partial_checksums(tap: Tap) -> None:
     assert len(frame) == 14 + 20 + 8 + 15
 
 
-def test_without_partial_the_kernel_finishes() -> None:
-    """`partial=False` makes the kernel finish its checksums before we read."""
-    tap = open_tap("vt0", address=[ip_interface("192.0.2.1/24")], partial=False)
-    try:
-        assert not tap.gives_partial
-        ip("neigh", "add", "192.0.2.2", "lladdr", "52:54:00:00:00:02", "dev", "vt0")
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            sender.sendto(b"finished, please", ("192.0.2.2", 9))
-        header, _ = next_frame(tap.fd, b"finished, please")
-        assert header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM == 0
-    finally:
-        tap.close()
+def test_without_partial_the_kernel_finishes(tap: Tap) -> None:
+    """A tap that is asked for no partial checksum has the kernel finish them before we read."""
+    assert 0 == tap.give(partial=False, gso=GSO_ALL)
+    ip("neigh", "add", "192.0.2.2", "lladdr", "52:54:00:00:00:02", "dev", "vt0")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"finished, please", ("192.0.2.2", 9))
+    header, _ = next_frame(tap.fd, b"finished, please")
+    assert header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [
+        (GSO_ALL, GSO_ALL),
+        (0, 0),
+        (GSO_TCP4 | GSO_ECN, GSO_TCP4 | GSO_ECN),
+        (GSO_ECN, 0),
+        (GSO_TCP6 | GSO_UDP4, GSO_TCP6),
+        (GSO_UDP4 | GSO_UDP6, GSO_UDP4 | GSO_UDP6),
+    ],
+)
+def test_kernel_gives_what_it_may(tap: Tap, asked: int, given: int) -> None:
+    """ECN goes with TSO only, USO for both families or none (TP-05, TP-06); what was allowed comes
+    whole, and everything else in pieces no longer than the MTU."""
+    assert given == tap.give(partial=True, gso=asked)
+    mark = os.urandom(MARK_LEN)
+    with packet_socket("vt0") as kernel:
+        for probe in probes(mark, GSO_ALL):
+            os.write(kernel.fileno(), probe.header.pack(10) + probe.data)
+    came: list[tuple[NetHeader, bytes]] = []
+    while select.select([tap.fd], [], [], 0.1)[0]:
+        data = os.read(tap.fd, 70000)
+        if mark in data:
+            came.append((NetHeader.unpack(data[:12]), data[12:]))
+    assert Seen(True, given, True) == compare(probes(mark, GSO_ALL), came)
+    for header, data in came:
+        wanted = {0: 0, 1: GSO_TCP4, 4: GSO_TCP6, 0x81: GSO_ECN, 5: GSO_UDP4 | GSO_UDP6}
+        assert not wanted[header.gso_type] & ~given
+        assert header.gso_type or len(data) < 14 + 40 + 20 + 101
 
 
 def test_kernel_takes_partial_checksums(tap: Tap) -> None:
@@ -134,8 +164,8 @@ def test_kernel_takes_partial_checksums(tap: Tap) -> None:
         assert receiver.recv(100) == b"from a guest"
 
 
-def test_probe_injects_nothing() -> None:
-    """Finding out that the kernel reads headers puts no frame on the interface."""
+def test_the_self_test_stays_here() -> None:
+    """All frames of the self-test go to the group that bridges keep to themselves."""
     ip("tuntap", "add", "dev", "vt0", "mode", "tap")
     ip("link", "set", "vt0", "up")
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as listener:
@@ -143,26 +173,29 @@ def test_probe_injects_nothing() -> None:
         listener.setblocking(False)
         tap = open_tap("vt0")
         try:
-            assert tap.takes_partial
+            assert Findings() == tap.findings
             frames = []
             try:
                 while True:
                     frames.append(listener.recvfrom(100))
             except BlockingIOError:
                 pass
-            # Frames of the kernel itself (kind 4: outgoing) may be there; none may have come in.
-            assert [frame for frame in frames if frame[1][2] != socket.PACKET_OUTGOING] == []
+            # Frames of the kernel itself (kind 4: outgoing) may be there.
+            came_in = {data[:6] for data, where in frames if where[2] != socket.PACKET_OUTGOING}
+            assert {bytes.fromhex("0180c200000e")} == came_in
         finally:
             tap.close()
 
 
 def test_probes_can_say_no() -> None:
-    """A tap without header does not judge one; TSO without CSUM is refused (spec TP-04)."""
+    """A tap without header does not judge one, and a pipe has no offloads at all."""
     bare = raw_tap("vt1", 0x1002)
-    assert not tap_module._reads_headers(bare)
-    assert tap_module._offloads(bare, 0x01)
-    assert not tap_module._offloads(bare, 0x02)
+    assert Findings(False, 0, True, GSO_ALL) == tap_module._ask(bare)
     os.close(bare)
+    reading, writing = os.pipe()
+    assert Findings(False, 0, False, 0) == tap_module._ask(writing)
+    os.close(reading)
+    os.close(writing)
 
 
 def test_existing_tap_is_left_as_it_was() -> None:
@@ -188,7 +221,7 @@ def test_existing_multi_queue_tap() -> None:
     """A tap that was made for several queues is opened as one of them."""
     ip("tuntap", "add", "dev", "vt0", "mode", "tap", "multi_queue")
     tap = open_tap("vt0")
-    assert tap.takes_partial
+    assert tap.findings.takes_partial
     tap.close()
 
 

@@ -1,7 +1,7 @@
-"""Delivery to a tap: one `writev`, the payload straight from the sender's memory.
+"""Delivery to a tap or an interface: one `writev`, the payload straight from the sender's memory.
 
-A tap whose kernel takes partial sums gets them; one that takes nothing is a stream, and its
-frames are finished before they leave.
+One whose kernel takes partial sums gets them; one that takes nothing is a stream, and its frames
+are finished before they leave.
 """
 
 from vionet.engine.checksum import sum_piece
@@ -11,12 +11,16 @@ from vionet.engine.status import (
     CHAIN_TOO_LONG,
     CSUM_ELIDED,
     CSUM_FILLED,
+    INTERFACE_ERROR,
+    INTERFACE_FULL,
+    MTU_EXCEEDED,
     OK,
     PAYLOAD_BYTES_COPIED,
     PAYLOAD_BYTES_SUMMED,
     TAP_ERROR,
     TAP_FULL,
     Action,
+    PortKind,
 )
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.libc import errno, writev
@@ -27,15 +31,23 @@ from vionet.spec.virtio_net import VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F
 PASS_VALID = int(Action.PASS_VALID)
 PASS_PARTIAL = int(Action.PASS_PARTIAL)
 FILL = int(Action.FILL)
+TAP = int(PortKind.TAP)
 EAGAIN = 11
+EMSGSIZE = 90
+ENOBUFS = 105
 
 
 @kernel(INT, PORT, WORK, INT)
 def write_out(port: Port, work: Work, n: int) -> int:
-    """One `writev` of `n` vectors.  *returns* OK or a drop reason (spec TP-18)."""
+    """One `writev` of `n` vectors.  *returns* OK or a drop reason (spec TP-18, AP-03)."""
     if writev(port.fd, work.iov_hva, n) >= 0:
         return OK
-    return TAP_FULL if errno() == EAGAIN else TAP_ERROR
+    error = errno()
+    if port.kind == TAP:
+        return TAP_FULL if error == EAGAIN else TAP_ERROR
+    if error == EMSGSIZE:
+        return MTU_EXCEEDED
+    return INTERFACE_FULL if error == EAGAIN or error == ENOBUFS else INTERFACE_ERROR
 
 
 @kernel(INT, STATE, WORK, FRAME, INT)
@@ -59,8 +71,9 @@ def to_stream(state: State, work: Work, frame: Frame, out: int) -> int:
     state.ledger[out, CSUM_FILLED] += 1
     state.ledger[out, PAYLOAD_BYTES_COPIED] += rest
     state.ledger[out, PAYLOAD_BYTES_SUMMED] += rest
-    work.iov[0] = work.stream_hva
-    work.iov[1] = HDR_LEN + frame.length
+    header_len = state.ports[out].egress_header_len
+    work.iov[0] = base - header_len
+    work.iov[1] = header_len + frame.length
     return write_out(state.ports[out], work, 1)
 
 
@@ -85,10 +98,12 @@ def to_tap(state: State, work: Work, frame: Frame, out: int, action: int) -> int
         flags = VIRTIO_NET_HDR_F_DATA_VALID
     elif action == FILL:
         return to_stream(state, work, frame, out)
-    write_header(head - HDR_LEN, HDR_LEN, flags, start, offset, 1)
+    header_len = port.egress_header_len
+    if header_len:
+        write_header(head - header_len, header_len, flags, start, offset, 1)
     n = 1
-    work.iov[0] = head - HDR_LEN
-    work.iov[1] = HDR_LEN + frame.head_len
+    work.iov[0] = head - header_len
+    work.iov[1] = header_len + frame.head_len
     rest = frame.length - frame.head_len
     s = frame.first_seg
     while rest > 0:

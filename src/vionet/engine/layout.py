@@ -95,6 +95,7 @@ class Port(Record):
     up: int  # attached and able to exchange frames
     features: int  # negotiated
     header_len: int  # of the virtio-net header on its rings or its tap
+    egress_header_len: int  # that the kernel of a tap or an interface wants; 0: none
     mergeable: int
     event_idx: int
     indirect: int

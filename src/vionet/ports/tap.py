@@ -4,8 +4,9 @@ How it works: `/dev/net/tun` with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR (spec TP-0
 of 12 bytes, always: the kernel reads and writes only the first 10 (spec TP-02), and 12 is what
 the rings of every modern guest have, so a guest's header and payload go out in one `writev`
 without being moved.  What the kernel takes is tried, not assumed (spec 4.2): it must refuse a
-header that points beyond its frame, which shows that it reads headers at all and puts no frame
-anywhere; and TUNSETOFFLOAD must accept CSUM before partial checksums are expected from it.
+header that points beyond its frame, which shows that it reads headers at all; TUNSETOFFLOAD is
+asked for everything, then for less, until it accepts (spec TP-04); and `ports.uplink` sends frames
+through it both ways.  What it then may give is the port's to say (`Tap.give`).
 
 An interface that did not exist is made, given its address, MTU and IP addresses, and set up; it
 disappears when its descriptor is closed.  One that existed keeps its settings, and is left with
@@ -13,10 +14,8 @@ the header length it had.
 
 Invariants: a failed `open` closes what it opened; every failure is a `TapError` of one line.
 Trust: the host's kernel and the person who chose the interface.
-Segmentation: TUNSETOFFLOAD asks for CSUM only; the bits of TSO and USO come with segmentation.
 """
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -29,7 +28,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final
 
-from vionet.ports import link
+from vionet.engine.status import GSO_ALL, GSO_ECN, GSO_TCP4, GSO_TCP6, GSO_UDP4, GSO_UDP6
+from vionet.ports import bpf, link, uplink
+from vionet.ports.uplink import Findings
 from vionet.spec.virtio_net import VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_LEN, NetHeader
 
 # linux/if_tun.h
@@ -38,6 +39,10 @@ IFF_MULTI_QUEUE: Final = 0x0100
 IFF_NO_PI: Final = 0x1000
 IFF_VNET_HDR: Final = 0x4000
 TUN_F_CSUM: Final = 0x01
+TUN_F_TSO4: Final = 0x02
+TUN_F_TSO6: Final = 0x04
+TUN_F_TSO_ECN: Final = 0x08
+TUN_F_USO: Final = 0x60  # IPv4 and IPv6: both or neither (spec TP-06)
 _TUNSETIFF: Final = 0x400454CA
 _TUNGETFEATURES: Final = 0x800454CF
 _TUNSETOFFLOAD: Final = 0x400454D0
@@ -47,9 +52,15 @@ _TUNGETVNETHDRSZ: Final = 0x800454D7
 _TUNSETVNETHDRSZ: Final = 0x400454D8
 _TUNSETVNETLE: Final = 0x400454DC
 
-_BPF_LINE: Final = struct.Struct("HBBI")  # struct sock_filter
 _DEVICE: Final = "/dev/net/tun"
 _FLAGS: Final = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
+_USO: Final = GSO_UDP4 | GSO_UDP6
+_TUN_BITS: Final = (
+    (TUN_F_TSO4, GSO_TCP4),
+    (TUN_F_TSO6, GSO_TCP6),
+    (TUN_F_TSO_ECN, GSO_ECN),
+    (TUN_F_USO, _USO),
+)
 _NAME: Final = re.compile(r"[^\s/:%\0,]{1,15}")
 
 
@@ -65,8 +76,7 @@ class Tap:
     name: str
     header_len: int  # of the virtio-net header in front of every frame, both ways
     mtu: int
-    takes_partial: bool  # the kernel finishes checksums of what is written
-    gives_partial: bool  # what is read may carry NEEDS_CSUM
+    findings: Findings  # what its kernel takes and can give
     made: bool  # the interface goes away with the descriptor
     old_header_len: int  # as it was found
 
@@ -82,11 +92,24 @@ class Tap:
         finally:
             os.close(self.fd)
 
+    def give(self, *, partial: bool, gso: int) -> int:
+        """Let the kernel send partial checksums and frames of these `GSO_*` bits, no others.
+
+        *returns* the bits that it now may send; they depend on each other (spec TP-04 to TP-06).
+        """
+        if not gso & (GSO_TCP4 | GSO_TCP6):
+            gso &= ~GSO_ECN
+        if gso & _USO != _USO:
+            gso &= ~_USO
+        gso = gso if partial else 0
+        bits = sum(bit for bit, needed in _TUN_BITS if needed & gso)
+        fcntl.ioctl(self.fd, _TUNSETOFFLOAD, bits | (TUN_F_CSUM if partial else 0))
+        return gso
+
     def filter_destination(self, mac: int) -> None:
         """Have the kernel drop, unread, what is not for `mac`, broadcast or multicast."""
-        code = ctypes.create_string_buffer(_destination_filter(mac))
-        lines = len(code.raw) // _BPF_LINE.size
-        fcntl.ioctl(self.fd, _TUNATTACHFILTER, struct.pack("HP", lines, ctypes.addressof(code)))
+        with bpf.program(bpf.destination_filter(mac)) as program:
+            fcntl.ioctl(self.fd, _TUNATTACHFILTER, program)
 
 
 def name_fault(name: str) -> str | None:
@@ -107,12 +130,8 @@ def open_tap(
     mac: int | None = None,
     mtu: int | None = None,
     address: Sequence[IPv4Interface | IPv6Interface] = (),
-    partial: bool = True,
 ) -> Tap:
-    """Open or make the tap `name`, or take the open descriptor `fd` and own it.
-
-    `partial` False asks the kernel for finished checksums only.
-    """
+    """Open or make the tap `name`, or take the open descriptor `fd` and own it."""
     if fd is None:
         fd, made = _attach(name)
     else:
@@ -125,8 +144,7 @@ def open_tap(
         with _explained(name, "the kernel refused a header of 12 bytes"):
             _set_int(fd, _TUNSETVNETHDRSZ, VIRTIO_NET_HDR_LEN)
             _set_little_endian(fd)
-        takes_partial = _reads_headers(fd)
-        gives_partial = _offloads(fd, TUN_F_CSUM if partial else 0) and partial
+        said = _ask(fd)
         if made:
             _set_up(name, mac, mtu, address)
         elif address:
@@ -136,6 +154,7 @@ def open_tap(
             )
         with _explained(name, "its MTU cannot be read"):
             found_mtu = link.mtu(name)
+        findings = uplink.examine_tap(fd, name, VIRTIO_NET_HDR_LEN, said)
     except BaseException:
         os.close(fd)
         raise
@@ -144,8 +163,7 @@ def open_tap(
         name=name,
         header_len=VIRTIO_NET_HDR_LEN,
         mtu=found_mtu,
-        takes_partial=takes_partial,
-        gives_partial=gives_partial,
+        findings=findings,
         made=made,
         old_header_len=old_header_len,
     )
@@ -251,12 +269,20 @@ def _reads_headers(fd: int) -> bool:
     return False
 
 
-def _offloads(fd: int, bits: int) -> bool:
-    try:
-        fcntl.ioctl(fd, _TUNSETOFFLOAD, bits)
-    except OSError:
-        return False
-    return True
+def _ask(fd: int) -> Findings:
+    """What the kernel admits; switches on all that it knows.  UFO has no effect (spec TP-07).
+
+    What is written may be large in any case (spec TP-09), but USO came with a bit of its own.
+    """
+    tso = GSO_TCP4 | GSO_TCP6
+    takes_partial = _reads_headers(fd)
+    for gso in (GSO_ALL, tso | GSO_ECN, tso, 0):
+        bits = TUN_F_CSUM + sum(bit for bit, needed in _TUN_BITS if needed & gso)
+        with suppress(OSError):
+            fcntl.ioctl(fd, _TUNSETOFFLOAD, bits)
+            takes = (tso | GSO_ECN | gso & _USO) if takes_partial else 0
+            return Findings(takes_partial, takes, True, gso)
+    return Findings(takes_partial, tso | GSO_ECN if takes_partial else 0, False, 0)
 
 
 def _set_up(
@@ -274,23 +300,6 @@ def _set_up(
     for one in address:
         with _explained(name, f"address={one} was refused"):
             link.add_address(name, one)
-
-
-def _destination_filter(mac: int) -> bytes:
-    """Classic BPF: accept where the group bit is set or the six octets are `mac`'s."""
-    load_word, load_half, load_byte = 0x20, 0x28, 0x30
-    jump_equal, jump_set, give = 0x15, 0x45, 0x06
-    lines = (
-        (load_byte, 0, 0, 0),
-        (jump_set, 4, 0, 1),  # multicast and broadcast
-        (load_word, 0, 0, 0),
-        (jump_equal, 0, 3, mac >> 16),
-        (load_half, 0, 0, 4),
-        (jump_equal, 0, 1, mac & 0xFFFF),
-        (give, 0, 0, 0x7FFFFFFF),
-        (give, 0, 0, 0),
-    )
-    return b"".join(_BPF_LINE.pack(*line) for line in lines)
 
 
 def _read_int(fd: int, request: int) -> int:

@@ -3,6 +3,7 @@
 from typing import Final
 
 ETH_HLEN: Final = 14
+VLAN_HLEN: Final = 4
 ETH_P_IP: Final = 0x0800
 ETH_P_8021Q: Final = 0x8100
 ETH_P_IPV6: Final = 0x86DD
