@@ -14,7 +14,7 @@ from tests.reference.frame import BROADCAST, Layers
 from tests.reference.header import parse
 from tests.reference.plug import FULL, GUEST_CSUM, Options
 from tests.reference.segment import segment
-from tests.reference.stream import Parser, SocketStream, StreamNetwork, packed
+from tests.reference.stream import SocketStream, StreamNetwork, packed
 from vionet.engine.deliver_stream import LEFT, OUT_LEN
 from vionet.engine.layout import FRAME_MAX
 from vionet.engine.status import FabricKind
@@ -127,7 +127,7 @@ def test_sizes(size: int) -> None:
     frames = [LARGEST[: size - 1] + bytes([n]) for n in range(5)]
     with StreamNetwork() as network:
         source, sink = network.stream(), network.stream()
-        parser, arrived = Parser(), []
+        arrived: list[bytes] = []
         pending = packed(*frames)
         while len(arrived) < 5:
             pending = pending[source.give(pending) :]
@@ -136,7 +136,7 @@ def test_sizes(size: int) -> None:
             network.go_on(sink)
         assert frames == arrived
         assert {} == source.drops | sink.drops
-        assert b"" == parser.pending + pending
+        assert b"" == sink.parser.pending + pending
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,8 @@ def test_burst_is_bounded() -> None:
     with StreamNetwork() as network:
         source, sink = network.stream(), network.stream()
         source.give(packed(*frames))
-        arrived, bursts = [], []
+        arrived: list[bytes] = []
+        bursts: list[int] = []
         while len(arrived) < 150:
             bursts.append(network.run_stream(source))
             arrived += sink.taken()

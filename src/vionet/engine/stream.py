@@ -6,8 +6,8 @@ rest is delivered from where it lies.  A buffer that is nearly at its end has th
 to its front, which is rare and never overlaps.  A frame that a wire's receiver has no room for
 stays in the buffer, and the socket then holds back the peer.
 
-Invariants: nothing in the buffer moves while a delivery of it is put off (`flush`).  A burst is
-bounded in frames and in system calls.
+Invariants: a frame's deliveries are written before the next is taken, so that the buffer may move.
+A burst is bounded in frames and in system calls.
 
 Trust: the peer is not believed.  A length that no frame has is its fault: after it nothing can be
 told apart, so the session ends.  Its frames are complete by definition: no header comes with them.
@@ -15,7 +15,6 @@ told apart, so the session ends.  Its frames are complete by definition: no head
 
 from typing import Final
 
-from vionet.engine.deliver_guest import flush
 from vionet.engine.deliver_stream import (
     EAGAIN,
     ECONNRESET,
@@ -24,13 +23,12 @@ from vionet.engine.deliver_stream import (
     PREFIX_LEN,
     end_session,
 )
-from vionet.engine.forward import HELD, forward
+from vionet.engine.forward import HELD, forward_read
 from vionet.engine.layout import (
     BURST_MAX,
     FRAME,
     FRAME_MAX,
     HEAD_LEN,
-    SLOT_LEN,
     STATE,
     WORK,
     Frame,
@@ -87,6 +85,7 @@ def refill(state: State, work: Work, index: int) -> int:
 def take_record(work: Work, frame: Frame, hva: int, length: int) -> int:
     """Make the `length` bytes at `hva` the frame in hand, with a header that says nothing."""
     head_len = min(length, HEAD_LEN)
+    work.head_hva = work.heads_hva
     store_i64(work.head_hva - HDR_LEN, 0)
     store_u32(work.head_hva - 4, 0)
     copy(work.head_hva, hva, head_len)
@@ -125,13 +124,11 @@ def from_stream(state: State, work: Work, in_port: int) -> int:
                 done = max(done, 1)
                 break
             reads += 1
-            flush(work)
             if not refill(state, work, in_port):
                 break
             continue
-        work.head_hva = work.heads_hva + SLOT_LEN * done
         take_record(work, frame, hva + PREFIX_LEN, length)
-        status = forward(state, work, frame, in_port)
+        status = forward_read(state, work, frame, in_port)
         if status == HELD:
             break
         done += 1
@@ -140,6 +137,5 @@ def from_stream(state: State, work: Work, in_port: int) -> int:
         state.ledger[in_port, TX_BYTES] += length
         if status > 0:
             state.drops[in_port, status] += 1
-    flush(work)
     finish(state, work)
     return done
