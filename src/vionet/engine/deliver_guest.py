@@ -14,9 +14,8 @@ from vionet.engine.checksum import copy_and_sum, fold, pseudo_header, sum_delive
 from vionet.engine.guest import copy_head
 from vionet.engine.layout import FRAME, LATE_MAX, STATE, WORK, Frame, State, Work
 from vionet.engine.parse import swap16
-from vionet.engine.receive import chains_for, commit, reserve, write_at
+from vionet.engine.receive import chains_for, commit, reserve, use_one, write_at
 from vionet.engine.seal import HDR_LEN, field_off, finished, gso_fields, write_header
-from vionet.engine.split import used_entry
 from vionet.engine.status import (
     CSUM_BAD,
     CSUM_ELIDED,
@@ -34,7 +33,7 @@ from vionet.engine.status import (
 )
 from vionet.engine.tell import break_ring, touch
 from vionet.jit.kernel import INT, kernel
-from vionet.jit.raw import copy, load_u16, store_i64, store_u16, store_u32
+from vionet.jit.raw import copy, fence_release, load_u16, store_i64, store_u16, store_u32
 from vionet.spec.packet import IPPROTO_UDP, UDP_CSUM_OFF
 from vionet.spec.virtio_net import VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM
 
@@ -275,6 +274,7 @@ def flush(work: Work) -> int:
         copy_head(hva, late.head_hva, late.head_len)
         if late.rest:
             copy(hva + late.head_len, late.src_hva, late.rest)
+        fence_release()  # a packed ring's driver sees it at once
         store_i64(late.used_hva, late.used)
     work.n_late = 0
     return 0
@@ -325,8 +325,5 @@ def to_guest(state: State, work: Work, frame: Frame, out: int, action: int) -> i
     if rest:
         late.src_hva = work.seg_hva[frame.first_seg]
         state.ledger[out, PAYLOAD_BYTES_COPIED] += rest
-    late.used_hva = used_entry(queue, queue.used_idx)
-    late.used = work.chain_head[0] | used << 32
-    queue.used_idx = (queue.used_idx + 1) & 0xFFFF
-    queue.avail_idx = (queue.avail_idx + 1) & 0xFFFF
+    use_one(queue, work, work.n_late - 1, used)
     return touch(state, work, out, work.rx_ring)

@@ -9,13 +9,13 @@ Invariants: at most `HEAD_MAX` bytes of a frame are copied here.  The header may
 descriptors anywhere (spec HD-10).
 """
 
-from vionet.engine.guest import U32, copy_head, translate, walk
+from vionet.engine.guest import U16, U32, copy_head, translate, walk
 from vionet.engine.layout import (
+    BURST_MAX,
     FRAME,
     FRAME_MAX,
     HEAD_LEN,
     HEAD_MAX,
-    PACKET_LEN,
     PORT,
     QUEUE,
     SLOT_LEN,
@@ -25,12 +25,31 @@ from vionet.engine.layout import (
     Queue,
     Work,
 )
+from vionet.engine.packed import (
+    BROKEN,
+    INDIRECT,
+    NEXT,
+    WRITE,
+    measure,
+    use_packed,
+    waits,
+    walk_packed,
+)
 from vionet.engine.parse import parse, swap16
-from vionet.engine.split import head_at, used_entry
+from vionet.engine.ring import disarm
+from vionet.engine.split import available, head_at, push_used, used_entry
 from vionet.engine.status import FRAME_TOO_LONG, FRAME_TOO_SHORT, HEADER_TRUNCATED, OK
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.libc import readv
-from vionet.jit.raw import copy, load_i64, load_u16, load_u32, prefetch, prefetch_write
+from vionet.jit.raw import (
+    copy,
+    load_acquire_i64,
+    load_i64,
+    load_u16,
+    load_u32,
+    prefetch,
+    prefetch_write,
+)
 from vionet.spec.packet import ETH_HLEN
 from vionet.spec.virtio import VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE
 
@@ -56,9 +75,12 @@ def take(work: Work, frame: Frame, destination: int, length: int) -> int:
 
 
 @kernel(INT, PORT, QUEUE, WORK, FRAME, INT)
-def take_list(port: Port, queue: Queue, work: Work, frame: Frame, head: int) -> int:
+def take_list(port: Port, queue: Queue, work: Work, frame: Frame, i: int) -> int:
     """`take_chain` for any chain."""
-    status = walk(port, queue, work, head, 0, 0)
+    if queue.packed:
+        status = walk_packed(port, queue, work, work.slot_head[i], work.slot_span[i], 0, 0)
+    else:
+        status = walk(port, queue, work, work.slot_head[i], 0, 0)
     if status != OK:
         return status
     frame.first_seg = 0
@@ -73,6 +95,16 @@ def take_list(port: Port, queue: Queue, work: Work, frame: Frame, head: int) -> 
     frame.length = length
     frame.head_len = min(length, HEAD_LEN)
     return take(work, frame, work.head_hva - header_len, header_len + frame.head_len)
+
+
+@kernel(INT, WORK, INT, INT, inline=True)
+def copy_heads(work: Work, count: int, header_len: int) -> int:
+    """Copy the heads of the staged frames into their slots."""
+    for i in range(count):
+        if work.slot_len[i]:
+            slot = work.heads_hva + SLOT_LEN * i - header_len
+            copy_head(slot, work.slot_hva[i], header_len + min(work.slot_len[i], HEAD_LEN))
+    return 0
 
 
 @kernel(INT, PORT, QUEUE, WORK, INT)
@@ -106,11 +138,86 @@ def stage(port: Port, queue: Queue, work: Work, count: int) -> int:
             prefetch(hva + 64)
             work.slot_hva[i] = hva
             work.slot_len[i] = length
+    return copy_heads(work, count, header_len)
+
+
+@kernel(INT, PORT, QUEUE, WORK)
+def stage_packed(port: Port, queue: Queue, work: Work) -> int:
+    """`stage_burst` of a packed ring: measure the chains that wait, then as `stage`.
+
+    A chain that is not whole, because it leads to what does not wait, ends the burst; it breaks
+    the ring when it is the first.
+    """
+    header_len = port.header_len
+    slot = queue.avail_idx
+    lap = queue.avail_wrap
+    left = queue.entries
+    count = 0
+    while count < BURST_MAX and left > 0:
+        word = load_acquire_i64(queue.desc_hva + 16 * slot + 8)
+        if not waits(word, lap):
+            break
+        work.slot_head[count] = slot
+        work.slot_len[count] = 0
+        span = 1
+        if word & NEXT:
+            measured = measure(queue, slot, lap, left)
+            if measured == BROKEN:
+                if count == 0:
+                    return -1
+                break
+            span = measured & U16
+            work.slot_id[count] = measured >> 16
+        else:
+            work.slot_id[count] = word >> 32 & U16
+            length = (word & U32) - header_len
+            if not word & (WRITE | INDIRECT) and ETH_HLEN <= length <= FRAME_MAX:
+                hva = translate(port, load_i64(queue.desc_hva + 16 * slot), header_len + length)
+                if hva:
+                    prefetch(hva)
+                    prefetch(hva + 64)
+                    work.slot_hva[count] = hva
+                    work.slot_len[count] = length
+        work.slot_span[count] = span
+        left -= span
+        count += 1
+        slot += span
+        if slot >= queue.entries:
+            slot -= queue.entries
+            lap = 1 - lap
+    queue.avail_seen = lap << 15 | slot
+    copy_heads(work, count, header_len)
+    return count
+
+
+@kernel(INT, PORT, QUEUE, WORK)
+def stage_burst(port: Port, queue: Queue, work: Work) -> int:
+    """Stage what waits in a transmit ring.  *returns* the chains, at most `BURST_MAX`; -1: broken.
+
+    None of them is taken before `return_burst`.
+    """
+    if queue.packed:
+        count = stage_packed(port, queue, work)
+    else:
+        count = min(available(queue), BURST_MAX)
+        if count > 0:
+            stage(port, queue, work, count)
+    if count > 0:
+        disarm(port, queue)
+    return count
+
+
+@kernel(INT, QUEUE, WORK, INT)
+def return_burst(queue: Queue, work: Work, count: int) -> int:
+    """Take the first `count` staged chains and give them back, in order (spec TX-15, RF-04)."""
+    if queue.packed:
+        for i in range(count):
+            use_packed(queue, work.slot_id[i], work.slot_span[i], 0)
+        return count
     for i in range(count):
-        if work.slot_len[i]:
-            slot = work.heads_hva + SLOT_LEN * i - header_len
-            copy_head(slot, work.slot_hva[i], header_len + min(work.slot_len[i], HEAD_LEN))
-    return 0
+        push_used(queue, work.slot_head[i], 0)
+    queue.avail_idx = (queue.avail_idx + count) & U16
+    return count
 
 
 @kernel(INT, PORT, QUEUE, WORK, FRAME, INT, inline=True)
@@ -119,7 +226,7 @@ def take_chain(port: Port, queue: Queue, work: Work, frame: Frame, i: int) -> in
     work.head_hva = work.heads_hva + SLOT_LEN * i
     length = work.slot_len[i]
     if length == 0:
-        return take_list(port, queue, work, frame, work.slot_head[i])
+        return take_list(port, queue, work, frame, i)
     head_len = min(length, HEAD_LEN)
     frame.length = length
     frame.head_len = head_len
@@ -172,12 +279,13 @@ def read_addresses(work: Work, frame: Frame) -> int:
 def read_tap(port: Port, work: Work, frame: Frame) -> int:
     """Read one frame into private memory.  *returns* its bytes, 0: too short, -1: none (errno).
 
-    A switch does not know the receiver before it has read.
+    A switch does not know the receiver before it has read.  There is room for the largest frame and
+    a tag (spec TP-15); one that fills it may have been cut off.
     """
     work.iov[0] = work.head_hva - HDR_LEN
     work.iov[1] = HDR_LEN + HEAD_LEN
     work.iov[2] = work.packet_hva
-    work.iov[3] = PACKET_LEN
+    work.iov[3] = FRAME_MAX - HEAD_LEN
     length = readv(port.fd, work.iov_hva, 2)
     if length < 0:
         return -1
@@ -185,7 +293,7 @@ def read_tap(port: Port, work: Work, frame: Frame) -> int:
     if length < ETH_HLEN:
         return 0
     frame.in_place = 0
-    frame.full = 0
+    frame.full = 1 if length == FRAME_MAX else 0
     frame.length = length
     frame.head_len = min(length, HEAD_LEN)
     frame.first_seg = 0
@@ -205,14 +313,19 @@ def read_tap_in_place(port: Port, work: Work, frame: Frame, header_len: int) -> 
     work.iov[1] = HDR_LEN + HEAD_LEN
     n = 1
     off = header_len + HEAD_LEN
+    room = FRAME_MAX - HEAD_LEN
     for i in range(work.n_dst):
         if off >= work.dst_seg_len[i]:
             off -= work.dst_seg_len[i]
             continue
+        piece = min(work.dst_seg_len[i] - off, room)
         work.iov[2 * n] = work.dst_hva[i] + off
-        work.iov[2 * n + 1] = work.dst_seg_len[i] - off
+        work.iov[2 * n + 1] = piece
+        room -= piece
         off = 0
         n += 1
+        if room == 0:
+            break
     length = readv(port.fd, work.iov_hva, n)
     if length < 0:
         return -1
@@ -220,7 +333,7 @@ def read_tap_in_place(port: Port, work: Work, frame: Frame, header_len: int) -> 
     if length < ETH_HLEN:
         return 0
     frame.in_place = 1
-    frame.full = 1 if length + header_len >= work.room else 0
+    frame.full = 1 if length + header_len >= work.room or length == FRAME_MAX else 0
     frame.length = length
     frame.head_len = min(length, HEAD_LEN)
     frame.first_seg = 0

@@ -9,7 +9,7 @@ again.  `State.telling` says whose write a stuck worker waits in (`fabric.worker
 """
 
 from vionet.engine.layout import STATE, WORK, State, Work
-from vionet.engine.split import disarm, publish
+from vionet.engine.ring import disarm, publish
 from vionet.engine.status import CALLS, CALLS_SUPPRESSED, RING_BROKEN
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.libc import write
@@ -55,7 +55,7 @@ def notify(state: State, work: Work, index: int, ring: int) -> int:
     """Publish a ring's used entries and interrupt the driver if it wants that."""
     port = state.ports[index]
     queue = port.queues[ring]
-    if queue.published_idx == queue.used_idx:
+    if queue.published_idx == queue.used_idx and queue.published_wrap == queue.used_wrap:
         return 0
     if publish(port, queue) and queue.call_fd >= 0:
         signal(state, work, index, queue.call_fd)

@@ -63,13 +63,15 @@ load_acquire_i64: Callable[[int], int] = intrinsic(_load(64, "acquire"))
 store_release_u16: Callable[[int, int], None] = intrinsic(_store(16, "release"))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _fence(typingctx: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.fence("seq_cst")
-        return context.get_dummy_value()
+def _fenced(ordering: str) -> Any:
+    def typed(typingctx: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            builder.fence(ordering)
+            return context.get_dummy_value()
 
-    return types.void(), generate
+        return types.void(), generate
+
+    return typed
 
 
 def _prefetch(write: int) -> Any:
@@ -131,7 +133,8 @@ def _copy32(typingctx: Any, destination: Any, source: Any) -> Any:
     return types.void(types.int64, types.int64), generate
 
 
-fence: Callable[[], None] = _fence
+fence: Callable[[], None] = intrinsic(_fenced("seq_cst"))
+fence_release: Callable[[], None] = intrinsic(_fenced("release"))
 prefetch: Callable[[int], None] = intrinsic(_prefetch(0))
 prefetch_write: Callable[[int], None] = intrinsic(_prefetch(1))
 relax: Callable[[], None] = _relax

@@ -5,6 +5,8 @@ modules, which have compared every address and length with the memory map, may c
 
 Ordering: `load_acquire_u16` and `store_release_u16` for ring indices; `fence` is a full barrier,
 needed where a store has to be seen before a later load (event index, spec SP-29, SP-30).
+`fence_release` keeps earlier accesses before later stores; on x86 it is no instruction.  It stands
+before the store of a used entry that may not lie where an atomic store could go.
 """
 
 import ctypes
@@ -56,6 +58,9 @@ if LANE is Lane.INTERPRETED:
     def fence() -> None:
         """Full memory barrier."""
 
+    def fence_release() -> None:
+        """No earlier access may be moved after a later store."""
+
     def prefetch(address: int) -> None:
         """Hint that the line at `address` will be read; harmless for any address."""
 
@@ -84,6 +89,7 @@ else:
         copy,
         copy32,
         fence,
+        fence_release,
         load_acquire_i64,
         load_acquire_u16,
         load_i64,
@@ -104,6 +110,7 @@ __all__ = [
     "copy",
     "copy32",
     "fence",
+    "fence_release",
     "load_acquire_i64",
     "load_acquire_u16",
     "load_i64",

@@ -41,6 +41,17 @@ VRING_AVAIL_F_NO_INTERRUPT: Final = 1
 VRING_USED_F_NO_NOTIFY: Final = 1
 VRING_SIZE_MAX: Final = 32768
 
+# --- packed ring (VIRTIO 1.2 section 2.8; spec PK-01) -----------------------------------------
+# le64 addr, le32 len, le16 id, le16 flags; the flags of the split ring and two more
+VRING_PACKED_DESC_F_AVAIL: Final = 7  # bit numbers
+VRING_PACKED_DESC_F_USED: Final = 15
+VRING_PACKED_EVENT_LEN: Final = 4  # le16 slot and wrap counter, le16 flags
+VRING_PACKED_EVENT_ALIGN: Final = 4
+VRING_PACKED_EVENT_FLAG_ENABLE: Final = 0
+VRING_PACKED_EVENT_FLAG_DISABLE: Final = 1
+VRING_PACKED_EVENT_FLAG_DESC: Final = 2
+VRING_PACKED_EVENT_F_WRAP_CTR: Final = 15  # bit number
+
 
 def vring_desc_len(size: int) -> int:
     """Bytes of the descriptor table of a split ring of `size` entries."""
