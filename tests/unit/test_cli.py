@@ -15,14 +15,14 @@ from click.testing import CliRunner, Result
 
 from vionet import __version__
 from vionet.cli import main
-from vionet.config import parse_switch
+from vionet.config import PortConfig, parse_switch
 from vionet.daemon import place
 from vionet.daemon.control import Control
-from vionet.daemon.status import status_document
+from vionet.daemon.running import Running
 from vionet.engine.status import LEDGER_KEYS
 from vionet.vhost_user.listener import Listener
 
-COMMANDS = ("demo", "switch", "wire", "status", "check")
+COMMANDS = ("demo", "switch", "wire", "status", "port", "check")
 
 
 @pytest.fixture
@@ -36,6 +36,12 @@ class BusyPort:
 
     state = "attached"
     features = 1 << 32 | 1 << 1 | 1 << 15
+    offered = features | 1 << 56
+    pairs = 2
+    warnings = ("uplink_no_gso: large frames do not leave eth1 whole; they are segmented here",)
+
+    def change(self, options: PortConfig) -> None:
+        """Anything."""
 
     def ledger(self) -> dict[str, int]:
         """Large numbers."""
@@ -47,17 +53,22 @@ class BusyPort:
 
 
 @contextmanager
-def answering(listener: Listener) -> Iterator[None]:
-    """A fabric that answers status at `listener`, on a thread of its own."""
+def answering(listener: Listener, name: str = "lan") -> Iterator[None]:
+    """A fabric that answers at `listener`, on a thread of its own."""
     config = parse_switch(
-        "lan",
-        ["a=guest:/a,mac=52:54:00:00:00:01,locked", "a-port-with-quite-a-long-name=guest:/b"],
+        name,
+        [
+            "a=guest:/a,mac=52:54:00:00:00:01,locked,queues=4,vlan=10,trunk=20+30-40",
+            "a-port-with-quite-a-long-name=interface:eth1",
+            f"only-{name}=stream:/s",
+        ],
     )
     live = {port.name: BusyPort() for port in config.ports}
+    running = Running(config, live, lambda: None)
     started, ending = threading.Event(), threading.Event()
 
     async def serve() -> None:
-        control = Control(listener, lambda: status_document([(config, live)]))
+        control = Control(listener, running.requests)
         await control.open()
         started.set()
         await asyncio.to_thread(ending.wait, 30)
@@ -73,7 +84,7 @@ def answering(listener: Listener) -> Iterator[None]:
         thread.join(10)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["switch", "--help"], ["status", "--json"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["port", "set", "-h"], ["status", "--json"]])
 def test_light_commands_import_no_compiler(run_dir: Path, arguments: list[str]) -> None:
     """Help and status come without Numba and NumPy."""
     code = (
@@ -124,11 +135,14 @@ def test_no_command_is_help(vionet: Callable[..., Result]) -> None:
         (["switch"], "vionet switch: Missing argument"),
         (["switch", "guest:/a"], "vionet switch: guest:/a: the port needs a name"),
         (["switch", "a=guest:/a,polcy=x"], "did you mean policy?"),
-        (["switch", "a=guest:/a,queues=2"], "not built yet"),
+        (["switch", "a=guest:/a,queues=9"], "from 1 to 8"),
+        (["switch", "a=guest:/a", "--reserved", "lcap"], "did you mean lacp?"),
         (["switch", "a=guest:/a", "--name", "../x"], "cannot be a name"),
         (["switch", "a=guest:/a", "--log-format", "xml"], "Invalid value for '--log-format'"),
         (["wire", "guest:/a"], "vionet wire: wire: 1 ports; a wire joins exactly two"),
-        (["wire", "guest:/a", "interface:eth0"], "interface: not built yet"),
+        (["wire", "guest:/a", "tap:t,vlan=3"], "vlan: a wire passes every frame as it is"),
+        (["port", "set", "a"], "vionet port set: Missing argument"),
+        (["port", "get", "a"], "vionet port: No such command"),
         (["status", "extra"], "vionet status: Got unexpected extra argument"),
     ],
 )
@@ -210,6 +224,45 @@ def test_status_table_fits_80_columns(vionet: Callable[..., Result]) -> None:
     assert 0 == result.exit_code
     assert "\x1b" not in result.stdout
     assert [] == [line for line in result.stdout.splitlines() if len(line) > 80]
-    for part in ("switch lan", "52:54:00:00:00:01", "locked", "guest_csum", "uniform", "123M"):
+    for part in (
+        "switch lan", "52:54:00:00:00:01", "locked", "guest_csum", "uniform", "123M", "interface",
+        "refused", "host_uso", "2 of 4 pairs in use", "20+30-40", "uplink_no_gso",
+    ):  # fmt: skip
         assert part in result.stdout
     assert "a: dropped 7 rx_ring_full" in result.stdout
+
+
+def test_port_set(vionet: Callable[..., Result]) -> None:
+    """The fabric is found by the port's name; a line or the document shows the new state; a
+    feature that is taken away looks like a command's option and is not taken for one."""
+    _, listener = place.listen_as("lan", exact=True)
+    with answering(listener):
+        result = vionet("port", "set", "a", "policy=natural", "link=down", "vlan=none")
+        assert 0 == result.exit_code, result.stderr
+        assert (
+            "a: attached, policy natural, offload full, link down, vlan none, trunk 20+30-40,"
+            " isolated off\n"
+        ) == result.stdout
+        result = vionet("port", "set", "--json", "--fabric", "lan", "a", "-host_uso", "-guest_csum")
+        assert 0 == result.exit_code, result.stderr
+        shown = json.loads(result.stdout)
+        assert ("custom", "natural") == (shown["offload"], shown["policy"])
+
+
+def test_port_set_finds_the_right_fabric(vionet: Callable[..., Result]) -> None:
+    """A port that two fabrics have needs --fabric or --control; one that none has is said."""
+    _, first = place.listen_as("lan", exact=True)
+    _, second = place.listen_as("dmz", exact=True)
+    with answering(first, "lan"), answering(second, "dmz"):
+        result = vionet("port", "set", "a", "link=up")
+        assert 1 == result.exit_code
+        assert "vionet: a: a port of dmz and lan; say which by --fabric" in result.stderr
+        assert 0 == vionet("port", "set", "only-dmz", "link=up").exit_code
+        assert 0 == vionet("port", "set", "--control", str(first.path), "a", "link=up").exit_code
+        result = vionet("port", "set", "zz", "link=up")
+        assert (1, True) == (result.exit_code, "has such a port" in result.stderr)
+        result = vionet("port", "set", "only-dmz", "mtu=100")
+        assert (2, 1) == (result.exit_code, result.stderr.count("\n"))
+        assert "vionet port set: only-dmz: mtu=100: mtu cannot change" in result.stderr
+    result = vionet("port", "set", "--fabric", "lan", "a", "link=up")
+    assert (1, True) == (result.exit_code, "lan.control: nobody answers" in result.stderr)

@@ -1,7 +1,9 @@
 """The control socket: its answers, and clients that do their worst."""
 
 import asyncio
+import errno
 import json
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from vionet.config import parse_switch
+from vionet.config import PortConfig, parse_switch
 from vionet.daemon.control import CLIENTS_MAX, LINE_MAX, Control, ControlError, ask_status
 from vionet.daemon.status import status_document
 from vionet.engine.status import DROP_REASONS, LEDGER_KEYS
@@ -26,8 +28,19 @@ class StillPort:
 
     state: str = "waiting"
     features: int = 0
+    offered: int = 1 << 32 | 1 << 1 | 1
+    pairs: int = 1
+    warnings: tuple[str, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
     lost: dict[str, int] = field(default_factory=dict)
+
+    changes: list[PortConfig] = field(default_factory=list)
+    refuses: bool = False
+
+    def change(self, options: PortConfig) -> None:
+        self.changes.append(options)
+        if self.refuses:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     def ledger(self) -> dict[str, int]:
         return dict.fromkeys(LEDGER_KEYS, 0) | self.counts
@@ -39,16 +52,28 @@ class StillPort:
 def document() -> Any:
     """A switch with a guest that is attached and a tap that waits."""
     config = parse_switch(
-        "lan", ["a=guest:/a,mac=52:54:00:00:00:01,locked,policy=complete", "t=tap:t0"]
+        "lan",
+        [
+            "a=guest:/a,mac=52:54:00:00:00:01,locked,policy=complete,queues=4,vlan=7,trunk=10-12,"
+            "link=down",
+            "t=tap:t0",
+        ],
     )
-    attached = StillPort("attached", 1 << 32 | 1 << 1, {"tx_frames": 3}, {"rx_ring_full": 2})
+    attached = StillPort(
+        "attached",
+        1 << 32 | 1 << 1,
+        warnings=("self_test: it failed",),
+        counts={"tx_frames": 3},
+        lost={"rx_ring_full": 2},
+    )
     return status_document([(config, {"a": attached, "t": StillPort()})])
 
 
 @asynccontextmanager
 async def opened(path: Path, **settings: float) -> AsyncIterator[Control]:
     """A control socket that answers with `document`."""
-    control = Control(Listener(path, 0o600), document, **settings)
+    requests = {"status": lambda request: {"status": document()}}
+    control = Control(Listener(path, 0o600), requests, **settings)
     await control.open()
     try:
         yield control
@@ -85,8 +110,9 @@ def test_document_has_the_stable_shape() -> None:
     assert ("lan", "switch") == (fabric["name"], fabric["kind"])
     first, second = fabric["ports"]
     assert {
-        "name", "kind", "state", "mac", "locked", "policy", "features", "queues",
-        "ledger", "drops",
+        "name", "kind", "state", "mac", "locked", "isolated", "policy", "offload",
+        "offered", "features", "refused", "queues", "queues_offered", "vlan", "trunk",
+        "link", "warnings", "ledger", "drops",
     } == set(first)  # fmt: skip
     assert ("a", "guest", "attached") == (first["name"], first["kind"], first["state"])
     assert ("52:54:00:00:00:01", True, "complete") == (
@@ -95,15 +121,21 @@ def test_document_has_the_stable_shape() -> None:
         first["policy"],
     )
     assert ["VIRTIO_NET_F_GUEST_CSUM", "VIRTIO_F_VERSION_1"] == first["features"]
+    assert ["VIRTIO_NET_F_CSUM"] == first["refused"]
+    assert ["VIRTIO_NET_F_CSUM", *first["features"]] == first["offered"]
+    assert ("full", 1, 4, 7, "10-12", "down") == tuple(
+        first[key] for key in ("offload", "queues", "queues_offered", "vlan", "trunk", "link")
+    )
+    assert ["self_test: it failed"] == first["warnings"]
     assert list(LEDGER_KEYS) == list(first["ledger"])
     assert 3 == first["ledger"]["tx_frames"]
     assert {"rx_ring_full": 2} == first["drops"]
-    assert (None, False, [], {}) == (
-        second["mac"],
-        second["locked"],
-        second["features"],
-        second["drops"],
-    )
+    assert (None, False, [], [], {}, None, None, "up", []) == tuple(
+        second[key]
+        for key in (
+            "mac", "locked", "features", "refused", "drops", "vlan", "trunk", "link", "warnings",
+        )
+    )  # fmt: skip
 
 
 async def test_status_over_the_socket(run_dir: Path) -> None:

@@ -234,7 +234,7 @@ def test_tap_that_is_down_is_said(vionet: Starter, run_dir: Path) -> None:
     """An existing tap that is down is used as it is, with a line that says how to set it up."""
     subprocess.run(["ip", "tuntap", "add", "dev", "vt0", "mode", "tap"], check=True, timeout=10)
     child = vionet("switch", "t=tap:vt0")
-    child.wait_for("the tap is down.*ip link set vt0 up", 10)
+    child.wait_for("the interface is down.*ip link set vt0 up", 10)
     assert 0 == child.stop()
     assert "vt0" in [name for _, name in socket.if_nameindex()]
 

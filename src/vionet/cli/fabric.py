@@ -10,26 +10,39 @@ import click
 
 from vionet.cli.group import Failure
 from vionet.config import ConfigError, FabricConfig, parse_switch, parse_wire
-from vionet.engine.status import FabricKind
+from vionet.config.option import RESERVED_USUAL
 
 _PORTS: Final = """
 \b
 A PORT is KIND:WHERE[,option[=value]...]
   guest:/run/a.sock      vhost-user: vionet listens, the guest's VMM connects
   tap:vio0               a tap of this host, made if need be
+  interface:eth1         an interface of this host, as it is
+  stream:/run/p.sock     frames with their length: QEMU -netdev stream, passt
 \b
 Options of every port:
   mac=52:54:00:12:34:56  the address the driver is told, where its VMM asks
   locked                 frames from and to that address only
   isolated               reaches only ports that are not isolated
+  mtu=1500               largest packet delivered to it
+  vlan=10                the VLAN of its untagged frames
+  trunk=10+20+30-40      the VLANs whose tagged frames pass it, or all
+  link=down              nothing passes until `vionet port set NAME link=up`
+\b
+Options of guests, taps and interfaces:
   policy=uniform         good checksums reach it partial; the default
   policy=natural         partial only where they are so already
   policy=complete        always finished; for drivers that mishandle partial
-  offload=full|csum|off  what is offered; single features by name: +guest_csum
-                         -csum -mrg_rxbuf -event_idx -indirect_desc
-  mtu=1500               largest packet delivered to it
+  offload=full|csum|off  checksums and segmentation, checksums only, nothing;
+                         single features by name: -host_uso +guest_tso4
 \b
 Options of guests:
+  queues=4               queue pairs offered, 1 to 8
+  speed=25000            of the link in Mbit/s, where its VMM asks
+  +ring_packed           packed rings; -mrg_rxbuf -event_idx -indirect_desc
+                         -in_order are not offered
+\b
+Options of guests and streams:
   client                 vionet connects, and connects again
   mode=0660  group=kvm   of the socket
 \b
@@ -66,8 +79,16 @@ _SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 
 
 @click.command(context_settings=_SETTINGS, epilog=_PORTS)
 @click.argument("ports", nargs=-1, required=True, metavar="NAME=PORT...")
+@click.option(
+    "--reserved",
+    metavar="NAMES",
+    default=RESERVED_USUAL,
+    show_default=True,
+    help="Protocols between bridges that pass: stp, pause, lacp, dot1x, lldp, or the last octet of"
+    " 01:80:c2:00:00:00 as a number, joined by +; all; none.",
+)
 @_options
-def switch(ports: tuple[str, ...], **options: Any) -> None:
+def switch(ports: tuple[str, ...], reserved: str, **options: Any) -> None:
     """Run a switch in the foreground until SIGINT or SIGTERM.
 
     Prints `ready` on standard output when its sockets accept connections.
@@ -77,7 +98,7 @@ def switch(ports: tuple[str, ...], **options: Any) -> None:
       vionet switch a=guest:/run/a.sock b=guest:/run/b.sock \\
                     host=tap:vio0,address=192.0.2.1/24
     """
-    _run(FabricKind.SWITCH, ports, **options)
+    _run(lambda name: parse_switch(name or "switch", ports, reserved), **options)
 
 
 @click.command(context_settings=_SETTINGS, epilog=_PORTS)
@@ -92,12 +113,11 @@ def wire(ports: tuple[str, ...], **options: Any) -> None:
     Example: a guest and this host
       vionet wire guest:/run/a.sock tap:vio0,address=192.0.2.1/24
     """
-    _run(FabricKind.WIRE, ports, **options)
+    _run(lambda name: parse_wire(name or "wire", ports), **options)
 
 
 def _run(
-    kind: FabricKind,
-    ports: tuple[str, ...],
+    parse: Callable[[str | None], FabricConfig],
     *,
     name: str | None,
     control: Path | None,
@@ -105,7 +125,10 @@ def _run(
     verbose: bool,
     quiet: bool,
 ) -> None:
-    config = _parse(kind, name, ports)
+    try:
+        config = parse(name)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
     from vionet.cli.progress import compilation_shown
     from vionet.daemon import log
     from vionet.daemon.run import RunError, run
@@ -118,14 +141,6 @@ def _run(
         )
     except RunError as error:
         raise Failure(str(error)) from None
-
-
-def _parse(kind: FabricKind, name: str | None, ports: tuple[str, ...]) -> FabricConfig:
-    parse = parse_switch if kind is FabricKind.SWITCH else parse_wire
-    try:
-        return parse(name or kind.name.lower(), ports)
-    except ConfigError as error:
-        raise click.UsageError(str(error)) from None
 
 
 def _ready() -> None:

@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "status": _Command(
         "vionet.cli.status", "status", "Who is attached, what was negotiated, the ledger."
     ),
+    "port": _Command("vionet.cli.port", "port", "Change a port while it is in use."),
     "check": _Command(
         "vionet.check.command", "command", "Test a vhost-user network back-end, rule by rule."
     ),

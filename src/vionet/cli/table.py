@@ -1,7 +1,7 @@
 """Tables for people: readable at 80 columns, plain where the output is not a terminal."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from rich.console import Console
@@ -18,7 +18,8 @@ _DULL: Final = {
     virtio.VIRTIO_F_ANY_LAYOUT,
     virtio.VHOST_USER_F_PROTOCOL_FEATURES,
 }
-_WHO: Final = ("port", "kind", "state", "mac", "policy", "negotiated")
+_WHO_KEYS: Final = ("name", "kind", "state", "mac", "policy", "offload", "link")
+_WHO: Final = ("port", *_WHO_KEYS[1:])
 # Ledger keys shown, and the words for them; the JSON document has all of them.
 _COLUMNS: Final = (
     ("tx_frames", "sent"),
@@ -44,12 +45,16 @@ def console() -> Console:
     )
 
 
-def plain_table(columns: Sequence[str], *, folding: Sequence[str], numbers_from: int) -> Table:
+def plain_table(
+    columns: Sequence[str], *, folding: Sequence[str], numbers_from: int, headed: bool = True
+) -> Table:
     """A table without lines; only `folding` columns are ever broken into several lines.
 
     The columns from `numbers_from` on are aligned to the right.
     """
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(
+        box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_header=headed
+    )
     for index, column in enumerate(columns):
         table.add_column(
             column,
@@ -79,6 +84,23 @@ def feature_text(names: Sequence[str]) -> str:
     return " ".join(shown) or "-"
 
 
+def details(port: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What only some ports have to say, as a word and a text each."""
+    if port["features"]:
+        yield "negotiated", feature_text(port["features"])
+        if (refused := feature_text(port["refused"])) != "-":
+            yield "refused", refused
+    if port["queues_offered"] > 1:
+        yield "queues", f"{port['queues']} of {port['queues_offered']} pairs in use"
+    for key in ("vlan", "trunk"):
+        if port[key] is not None:
+            yield key, str(port[key])
+    if limits := [key for key in ("locked", "isolated") if port[key]]:
+        yield "limits", ", ".join(limits)
+    for warning in port["warnings"]:
+        yield "warning", warning
+
+
 def print_status(document: Mapping[str, Any]) -> None:
     """The status document as tables."""
     out = console()
@@ -87,19 +109,19 @@ def print_status(document: Mapping[str, Any]) -> None:
             out.print()
         ports = fabric["ports"]
         out.print(f"{fabric['kind']} {fabric['name']}", style="bold")
-        who = plain_table(_WHO, folding=("port", "negotiated"), numbers_from=len(_WHO))
+        who = plain_table(_WHO, folding=("port",), numbers_from=len(_WHO))
+        more = plain_table(
+            ("port", "word", "text"), folding=("port", "text"), numbers_from=3, headed=False
+        )
         for port in ports:
-            mac = port["mac"] or "-"
-            who.add_row(
-                port["name"],
-                port["kind"],
-                port["state"],
-                f"{mac}\nlocked" if port["locked"] else mac,
-                port["policy"],
-                feature_text(port["features"]),
-            )
+            who.add_row(*(port[key] if port[key] is not None else "-" for key in _WHO_KEYS))
+            for word, text in details(port):
+                more.add_row(port["name"], word, text)
         out.print(who)
         out.print()
+        if more.row_count:
+            out.print(more)
+            out.print()
         words = ("port", *(word for _, word in _COLUMNS), "dropped")
         work = plain_table(words, folding=("port",), numbers_from=1)
         for port in ports:

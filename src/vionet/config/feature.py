@@ -54,11 +54,12 @@ _LAYOUT: Final = virtio.mask(
     [
         virtio.VIRTIO_F_INDIRECT_DESC,
         virtio.VIRTIO_F_EVENT_IDX,
+        virtio.VIRTIO_F_IN_ORDER,
         net.VIRTIO_NET_F_MRG_RXBUF,
     ]
 )
-# Only where a port asks for them: front-ends lose a packed ring's position with their back-end.
-_ON_REQUEST: Final = virtio.mask([virtio.VIRTIO_F_RING_PACKED, virtio.VIRTIO_F_IN_ORDER])
+# Only where a port asks for it: QEMU forgets a packed ring's position when its back-end is killed.
+_ON_REQUEST: Final = 1 << virtio.VIRTIO_F_RING_PACKED
 OFFLOADS: Final = {"full": CHECKSUMS | SEGMENTATION, "csum": CHECKSUMS, "off": 0}
 ALL_OFFLOADS: Final = OFFLOADS["full"]
 GUEST_BASE: Final = FIXED | _LAYOUT

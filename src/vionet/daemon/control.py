@@ -1,8 +1,10 @@
 """The control socket: JSON, one line a message, for the user who started vionet.
 
-How it works: a client sends `{"version":1,"request":"status"}` and gets one line back, either
-`{"version":1,"reply":"status","status":{…}}` or `{"version":1,"error":"…"}`; it may ask again on
-the same connection.
+How it works: a client sends `{"version":1,"request":NAME,…}` and gets one line back, either
+`{"version":1,"reply":NAME,…}` or `{"version":1,"error":"…"}`; it may ask again on the same
+connection.  What there is to ask for is a table of functions that the daemon hands over
+(docs/control.md): each takes the request and returns the members of its answer, or raises
+`RequestError` with a line for people.
 
 Invariants: a line is at most `LINE_MAX` bytes; a connection has one answer in the making, so a
 client that does not read holds one answer and no more; a client that is silent or does not read
@@ -14,7 +16,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,10 +24,12 @@ from vionet.vhost_user.listener import Listener
 
 VERSION: Final = 1
 LINE_MAX: Final = 4096  # bytes of one request
-ANSWER_MAX: Final = 4 << 20  # bytes of one answer; 64 ports need about 100 kB
+ANSWER_MAX: Final = 4 << 20  # bytes of one answer; 64 ports need about 200 kB
 CLIENTS_MAX: Final = 16
 IDLE_S: Final = 10.0
 _ASK_S: Final = 5.0
+
+Requests = Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]]
 
 
 class ControlError(Exception):
@@ -36,14 +40,16 @@ class ControlError(Exception):
         self.stale = stale  # nobody is there any more
 
 
+class RequestError(Exception):
+    """Why a request cannot be met: one line, told to whoever asked."""
+
+
 class Control:
     """Answers on one control socket while it is open."""
 
-    def __init__(
-        self, listener: Listener, status: Callable[[], Any], idle_s: float = IDLE_S
-    ) -> None:
+    def __init__(self, listener: Listener, requests: Requests, idle_s: float = IDLE_S) -> None:
         self._listener = listener
-        self._status = status
+        self._requests = requests
         self._idle_s = idle_s
         self._server: asyncio.Server | None = None
         # Insertion order is the order of arrival.
@@ -102,9 +108,13 @@ class Control:
             return _error("not a JSON object")
         if request.get("version") != VERSION:
             return _error(f"this is version {VERSION} of the control socket")
-        if request.get("request") != "status":
-            return _error("unknown request; known: status")
-        return {"version": VERSION, "reply": "status", "status": self._status()}
+        name = request.get("request")
+        if not isinstance(name, str) or name not in self._requests:
+            return _error(f"unknown request; known: {', '.join(self._requests)}")
+        try:
+            return {"version": VERSION, "reply": name, **self._requests[name](request)}
+        except RequestError as error:
+            return _error(str(error))
 
 
 def _error(problem: str) -> dict[str, Any]:
@@ -113,12 +123,33 @@ def _error(problem: str) -> dict[str, Any]:
 
 def ask_status(path: Path) -> dict[str, Any]:
     """The status document of whoever answers at `path`."""
-    request = json.dumps({"version": VERSION, "request": "status"}).encode() + b"\n"
+    try:
+        status = _ask(path, {"request": "status"}).get("status")
+    except RequestError as error:
+        problem = f"{error}; use the same version of vionet on both sides"
+        raise ControlError(path, problem) from None
+    if not isinstance(status, dict) or not isinstance(status.get("fabrics"), list):
+        raise ControlError(path, "no status; use the same version of vionet on both sides")
+    return status
+
+
+def set_port(path: Path, port: str, options: Sequence[str]) -> dict[str, Any]:
+    """Change options of a port; its part of the status document afterwards."""
+    answer = _ask(path, {"request": "set", "port": port, "options": list(options)})
+    state = answer.get("port")
+    if not isinstance(state, dict):
+        raise ControlError(path, "no port; use the same version of vionet on both sides")
+    return state
+
+
+def _ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a request; a `RequestError` is what the other side says is wrong with it."""
+    line = json.dumps({"version": VERSION, **request}).encode() + b"\n"
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(_ASK_S)
             client.connect(os.fspath(path))
-            client.sendall(request)
+            client.sendall(line)
             answer = json.loads(_line(client))
     except (FileNotFoundError, ConnectionRefusedError):
         problem = "nobody answers; is vionet running with this --control?"
@@ -130,11 +161,11 @@ def ask_status(path: Path) -> dict[str, Any]:
         raise ControlError(path, problem) from None
     except ValueError:
         raise ControlError(path, "the answer is not vionet's; check the path") from None
-    status = answer.get("status") if isinstance(answer, dict) else None
-    if not isinstance(status, dict) or not isinstance(status.get("fabrics"), list):
-        problem = answer.get("error", "no status") if isinstance(answer, dict) else "no status"
-        raise ControlError(path, f"{problem}; use the same version of vionet on both sides")
-    return status
+    if not isinstance(answer, dict):
+        raise ControlError(path, "the answer is not vionet's; check the path")
+    if "error" in answer:
+        raise RequestError(str(answer["error"]))
+    return answer
 
 
 def _line(client: socket.socket) -> bytes:

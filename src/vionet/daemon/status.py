@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from vionet.config import FabricConfig, PortConfig
+from vionet.config.feature import preset_of
+from vionet.config.option import trunk_text
 from vionet.spec import virtio
 
 VERSION: Final = 1
 
 
 class LivePort(Protocol):
-    """What the document wants to know of a port of the fabric."""
+    """What the daemon wants of a port of the fabric, whatever its kind."""
 
     @property
     def state(self) -> str:
@@ -23,6 +25,21 @@ class LivePort(Protocol):
     @property
     def features(self) -> int:
         """Negotiated; 0 while nobody is attached."""
+
+    @property
+    def offered(self) -> int:
+        """What the other end was, or would be, offered."""
+
+    @property
+    def pairs(self) -> int:
+        """Queue pairs in use."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What a person should know, each beginning with its name."""
+
+    def change(self, options: PortConfig) -> None:
+        """Take other options while in use; an OSError if the host refuses."""
 
     def ledger(self) -> dict[str, int]:
         """By the stable keys."""
@@ -39,23 +56,35 @@ def status_document(fabrics: Sequence[tuple[FabricConfig, Mapping[str, LivePort]
             {
                 "name": config.name,
                 "kind": config.kind.name.lower(),
-                "ports": [_port(port, live[port.name]) for port in config.ports],
+                "ports": [port_document(port, live[port.name]) for port in config.ports],
             }
             for config, live in fabrics
         ],
     }
 
 
-def _port(config: PortConfig, live: LivePort) -> dict[str, Any]:
+def port_document(config: PortConfig, live: LivePort) -> dict[str, Any]:
+    """One port's part of it."""
+    features = live.features
+    offered: int = getattr(live, "offered", config.features)
     return {
         "name": config.name,
         "kind": str(config.kind),
         "state": live.state,
         "mac": config.mac_text,
         "locked": config.locked,
+        "isolated": config.isolated,
         "policy": config.policy.name.lower(),
-        "features": virtio.names(live.features),
-        "queues": 1,
+        "offload": preset_of(config.features),
+        "offered": virtio.names(offered),
+        "features": virtio.names(features),
+        "refused": virtio.names(offered & ~features if features else 0),
+        "queues": getattr(live, "pairs", 1),
+        "queues_offered": config.queues,
+        "vlan": config.vlan,
+        "trunk": None if config.trunk is None else trunk_text(config.trunk),
+        "link": "up" if config.link_up else "down",
+        "warnings": list(getattr(live, "warnings", ())),
         "ledger": live.ledger(),
         "drops": {reason: count for reason, count in live.drops().items() if count},
     }

@@ -17,6 +17,7 @@ from vionet.fabric.worker import Worker
 from vionet.jit.record import address_of, allocate
 from vionet.ports.guest import GuestPort
 from vionet.ports.slot import PortOptions, Slot
+from vionet.ports.stream_port import StreamPort
 from vionet.ports.tap import Tap
 from vionet.ports.tap_port import TapPort
 
@@ -30,7 +31,7 @@ class Fabric:
     def __init__(self, kind: FabricKind = FabricKind.SWITCH, name: str = "") -> None:
         self.name = name or kind.name.lower()
         self.kind = kind
-        self.ports: list[GuestPort | TapPort] = []
+        self.ports: list[GuestPort | StreamPort | TapPort] = []
         self._state = allocate(State)
         self._work = prepared_work(self._state)
         self._poll = Poll()
@@ -54,7 +55,7 @@ class Fabric:
     def close(self) -> None:
         """Stop forwarding and release what the fabric owns; guests' sessions end before this."""
         for port in self.ports:
-            if isinstance(port, TapPort):
+            if not isinstance(port, GuestPort):
                 port.close()
         self._worker.close()
         self._poll.close()
@@ -71,6 +72,13 @@ class Fabric:
     def add_tap(self, options: PortOptions, tap: Tap) -> TapPort:
         """Plug in an open tap, which the fabric then owns."""
         port = TapPort(self._new_slot(), options, tap)
+        self.ports.append(port)
+        self.refresh_vlans()
+        return port
+
+    def add_stream(self, options: PortOptions) -> StreamPort:
+        """Plug in a stream, which then waits for its peer."""
+        port = StreamPort(self._new_slot(), options)
         self.ports.append(port)
         self.refresh_vlans()
         return port

@@ -25,7 +25,9 @@ _PEER_CLOSED: Final = "the peer closed it"
 class StreamPort:
     """One stream; owns the connected socket."""
 
-    features = 0
+    features = offered = 0
+    pairs = 1
+    warnings = ()
 
     def __init__(self, slot: Slot, options: PortOptions) -> None:
         self.name = options.name
