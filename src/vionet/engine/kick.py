@@ -8,23 +8,23 @@ each burst that brings frames, so that none is dropped for a kick that came befo
 Invariants: the control queue is the control plane's: its kick is passed on, never served here.
 """
 
+from vionet.engine.deliver_stream import stream_writable
 from vionet.engine.event import EVENT_DATA_OFF, EVENT_LEN, EVENT_TAP, EVENT_WAKE
 from vionet.engine.layout import EVENTS_MAX, PAIRS_MAX, STATE, WORK, State, Work
 from vionet.engine.ring import refresh
-from vionet.engine.status import KICKS, WAKEUPS, PortKind
+from vionet.engine.status import KICKS, WAKEUPS, FabricKind, PortKind
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.libc import epoll_wait, write
 from vionet.jit.raw import load_i64
 
 GUEST = int(PortKind.GUEST)
+SWITCH = int(FabricKind.SWITCH)
+STREAM = int(PortKind.STREAM)
 
 
 @kernel(INT, STATE)
 def count_rings(state: State) -> int:
-    """Recompute what follows from the states of all rings; *returns* `state.unstarted`.
-
-    To be called whenever a ring, or the number of pairs in use, has changed.
-    """
+    """Recompute what follows from the states of all rings; *returns* `state.unstarted`."""
     unstarted = 0
     for index in range(state.n_ports):
         port = state.ports[index]
@@ -39,6 +39,21 @@ def count_rings(state: State) -> int:
                 unstarted += 1
     state.unstarted = unstarted
     return unstarted
+
+
+@kernel(INT, STATE)
+def settle(state: State) -> int:
+    """Recompute what follows from what the control plane wrote, each time when it lets go."""
+    state.vlan_aware = 0
+    for index in range(state.n_ports):
+        port = state.ports[index]
+        if state.kind == SWITCH and (port.vlan or port.trunk):
+            state.vlan_aware = 1
+    for index in range(state.n_ports):
+        port = state.ports[index]
+        told = port.link_down | port.isolated | port.locked | port.filter | port.steers
+        port.special = state.vlan_aware | told
+    return count_rings(state)
 
 
 @kernel(INT, STATE, WORK, INT, INT)
@@ -67,6 +82,8 @@ def take_events(state: State, work: Work, timeout_ms: int) -> int:
         index = data >> 8
         if what == EVENT_TAP:
             state.ports[index].readable = 1
+            if state.ports[index].kind == STREAM:
+                stream_writable(state, work, index)
         elif what != EVENT_WAKE:
             kicked(state, work, index, what)
             state.ledger[index, KICKS] += 1

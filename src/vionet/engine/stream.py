@@ -101,12 +101,15 @@ def take_record(work: Work, frame: Frame, hva: int, length: int) -> int:
 
 @kernel(INT, STATE, WORK, INT)
 def from_stream(state: State, work: Work, in_port: int) -> int:
-    """A burst from a stream.  *requires* that it is up and readable.
+    """A burst from a stream; clears `readable` when it is empty.
 
     *returns* the frames taken, at least 1 where more may be waiting in the socket.
     """
     port = state.ports[in_port]
     frame = work.frame[0]
+    if not port.up:  # the last event of a session that is over
+        port.readable = 0
+        return 0
     done = 0
     reads = 0
     while done < BURST_MAX:

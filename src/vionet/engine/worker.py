@@ -23,6 +23,7 @@ from vionet.engine.kick import take_events
 from vionet.engine.layout import STATE, WORK, State, Work
 from vionet.engine.ring import arm
 from vionet.engine.status import PortKind
+from vionet.engine.stream import from_stream
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.libc import clock_gettime, sched_yield
 from vionet.jit.raw import load_acquire_i64
@@ -31,6 +32,7 @@ PEEK_ROUNDS = 32
 YIELD_FRAMES = 32  # a round of fewer frames lets others have the core first
 CLOCK_MONOTONIC = 1
 GUEST = int(PortKind.GUEST)
+STREAM = int(PortKind.STREAM)
 
 
 @kernel(INT, STATE, WORK)
@@ -56,7 +58,10 @@ def serve(state: State, work: Work) -> int:
         elif port.readable:
             if state.unstarted:
                 take_events(state, work, 0)
-            done += from_tap(state, work, index)
+            if port.kind == STREAM:
+                done += from_stream(state, work, index)
+            else:
+                done += from_tap(state, work, index)
     return done
 
 
