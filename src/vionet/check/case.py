@@ -10,6 +10,7 @@ Each check has a lab, and so connections, of its own.
 
 import itertools
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,9 @@ CSUM: Final = 1 << net.VIRTIO_NET_F_CSUM
 GUEST_CSUM: Final = 1 << net.VIRTIO_NET_F_GUEST_CSUM
 INDIRECT: Final = 1 << virtio.VIRTIO_F_INDIRECT_DESC
 EVENT_IDX: Final = 1 << virtio.VIRTIO_F_EVENT_IDX
+MQ: Final = 1 << net.VIRTIO_NET_F_MQ
+CTRL_VQ: Final = 1 << net.VIRTIO_NET_F_CTRL_VQ
+PAIRS_MAX: Final = 16  # of a port that the tester drives
 CONFIG: Final = 1 << vu.VHOST_USER_PROTOCOL_F_CONFIG
 MACS: Final = (b"\x02\x76\x69\x6f\x00\x01", b"\x02\x76\x69\x6f\x00\x02")
 
@@ -75,6 +79,7 @@ class Offer:
     features: int
     protocol_features: int
     features_with_config: int  # once CONFIG is negotiated
+    pairs: int = 1  # of queues
 
     @classmethod
     def read(cls, path: str, timeout: float) -> "Offer":
@@ -85,7 +90,8 @@ class Offer:
                 return cls(features, 0, features)
             protocol = frontend.protocol_features()
             frontend.set_protocol_features(protocol & (PROTOCOL | CONFIG))
-            return cls(features, protocol, frontend.features())
+            pairs = frontend.queue_num() if protocol & 1 << vu.VHOST_USER_PROTOCOL_F_MQ else 1
+            return cls(features, protocol, frontend.features(), min(pairs, PAIRS_MAX))
 
 
 @dataclass(slots=True)
@@ -125,6 +131,12 @@ class Lab:
         """Wait where the back-end gives nothing to wait for."""
         time.sleep(seconds)
 
+    def link(self, state: str) -> None:
+        """Take the link of the first port "down" or "up", by the command of `--link`."""
+        if not self.link_command:
+            raise NotOffered("a way to move the link (--link)")
+        subprocess.run([*self.link_command, state], check=True, timeout=self.timeout)
+
     # --- connections --------------------------------------------------------------------------
     def need(self, features: int = 0, protocol: int = 0) -> None:
         """Raise `NotOffered` unless the back-end offers all of these."""
@@ -157,6 +169,19 @@ class Lab:
         port.where = where
         self.ports.append(port)
         return port
+
+    def served(self, features: int = 0, where: int = 0, **options: Any) -> Port:
+        """A port, not started, whose control queue the back-end serves, and `features`.
+
+        Front-ends that leave this queue to the back-end read the configuration from it, too.
+        """
+        want = VERSION_1 | CTRL_VQ | features
+        if missing := want & ~self.offer.features_with_config:
+            raise NotOffered(" ".join(virtio.names(missing)))
+        pairs = self.offer.pairs if features & MQ else 1
+        return self.open(
+            where, want, protocol=PROTOCOL | CONFIG, control=True, pairs=pairs, **options
+        )
 
     def port(
         self,

@@ -93,13 +93,18 @@ class Port:
         used: int | None = None,
         pairs: int = 1,
         packed: bool = False,
+        control: bool = False,
     ) -> None:
-        """Own `frontend` and `memory`; rings of `size` begin at the indices `base` and `used`."""
+        """Own `frontend` and `memory`; rings of `size` begin at the indices `base` and `used`.
+
+        With `control` the ring after those of the pairs is the control queue (spec CF-02).
+        """
         self.frontend = frontend
         self.memory = memory or GuestMemory((64 << 20,))
         self._shape = {"size": size, "base": base, "used": used}
         self._kind: type[Ring] | type[PackedRing] = PackedRing if packed else Ring
-        self.rings = [self.ring() for _ in range(2 * pairs)]
+        self.pairs = pairs
+        self.rings = [self.ring() for _ in range(2 * pairs + control)]
         self.events = [Eventfds() for _ in self.rings]
         self.features = 0
         self.may_kick: set[int] = set()  # rings whose kick descriptor is with the device
@@ -178,7 +183,7 @@ class Port:
     def start(self, rx_buffers: int = 64, shape: Sequence[int] = (2048,)) -> "Port":
         """Share memory, set all rings up, post receive buffers, enable."""
         self.frontend.set_mem_table(self.memory)
-        for pair in range(len(self.rings) // 2):
+        for pair in range(self.pairs):
             self.fill(rx_buffers, shape, pair=pair)
         for index in range(len(self.rings)):
             self.set_up(index)

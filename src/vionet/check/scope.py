@@ -1,9 +1,11 @@
-"""What the tester covers: each rule of its areas is checked, or it is said why not.
+"""What the tester covers: every rule is checked, or it is said why not.
 
-`scope.tsv` beside this file names the rules without a check: id, `not observable` or `not offered`,
-and the reason.
+`scope.tsv` beside this file names the rules without a check: ids (`HS-01..19` is a range), `not
+observable` or `not offered`, and the reason; or `profile` and the name of the driver profile that
+plays it.
 """
 
+from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from typing import Final, NamedTuple
@@ -12,10 +14,8 @@ import vionet.check.rules  # noqa: F401  (registers the checks)
 from vionet.check.case import CHECKS, Check
 from vionet.spec.rules import Rule, rules
 
-AREAS: Final = frozenset(
-    "1.1 1.2 1.3 1.4 1.5 1.6 1.7 2.1 2.2 2.3 2.4 3.1 3.2 3.3 4.1 4.4".split()  # noqa: SIM905
-)
 CHECKED: Final = "checked"
+PROFILE: Final = "profile"
 
 
 class Coverage(NamedTuple):
@@ -26,15 +26,19 @@ class Coverage(NamedTuple):
     reason: str
 
 
-def in_scope() -> list[Rule]:
-    """The rules of the tester's areas, in the order of the register."""
-    return [rule for rule in rules().values() if rule.area in AREAS]
-
-
 def checks() -> dict[str, Check]:
     """The check of each rule that has one, in the order of the register."""
     found = {rule_id: check for check in CHECKS for rule_id in check.ids}
-    return {rule.id: found[rule.id] for rule in in_scope() if rule.id in found}
+    return {rule_id: found[rule_id] for rule_id in rules() if rule_id in found}
+
+
+def spread(words: str) -> Iterator[str]:
+    """The ids of `HD-07..08 TD-16`."""
+    for word in words.split():
+        first, _, last = word.partition("..")
+        prefix, number = first.split("-")
+        for each in range(int(number), int(last or number) + 1):
+            yield f"{prefix}-{each:02}"
 
 
 @cache
@@ -42,15 +46,25 @@ def reasons() -> dict[str, tuple[str, str]]:
     """Status and reason of each rule without a check."""
     text = resources.files(__package__).joinpath("scope.tsv").read_text(encoding="utf-8")
     rows = [line.split("\t") for line in text.splitlines()[1:]]
-    return {rule_id: (status, reason) for rule_id, status, reason in rows}
+    return {rule_id: (status, reason) for ids, status, reason in rows for rule_id in spread(ids)}
 
 
 def coverage() -> list[Coverage]:
-    """Every rule of the areas, in the order of the register."""
+    """Every rule, in the order of the register."""
     found, listed = checks(), []
-    for rule in in_scope():
+    for rule in rules().values():
         if rule.id in found:
             listed.append(Coverage(rule, CHECKED, found[rule.id].does))
-        else:
-            listed.append(Coverage(rule, *reasons()[rule.id]))
+            continue
+        status, reason = reasons()[rule.id]
+        if status == PROFILE:
+            status, reason = CHECKED, f"played by `vionet check --as {reason}`"
+        listed.append(Coverage(rule, status, reason))
     return listed
+
+
+def table() -> str:
+    """The coverage as Markdown, for the documentation."""
+    lines = ["| rule | level | | how, or why not |\n", "| --- | --- | --- | --- |\n"]
+    lines += [f"| {r.id} | {r.level} | {status} | {why} |\n" for r, status, why in coverage()]
+    return "".join(lines)

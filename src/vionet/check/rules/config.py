@@ -4,7 +4,7 @@ import struct
 from collections.abc import Callable
 from functools import partial
 
-from vionet.check.case import CONFIG, VERSION_1, Lab, check, expect, same
+from vionet.check.case import CONFIG, MQ, VERSION_1, Lab, check, expect, same
 from vionet.check.driver import BIT30, PROTOCOL, NotOffered, Port
 from vionet.spec import vhost_user as vu
 from vionet.spec import virtio_net as net
@@ -124,12 +124,15 @@ def speed_constant(lab: Lab) -> str:
     return "constant"
 
 
-@check("CF-05", does="GET_QUEUE_NUM", expects="1..0x8000 pairs", ports=1)
+@check("CF-05", "CF-04", does="GET_QUEUE_NUM", expects="1..0x8000 pairs, as configured", ports=1)
 def pairs_valid(lab: Lab) -> str:
     """MQ: a number of pairs."""
-    lab.need(1 << net.VIRTIO_NET_F_MQ, 1 << vu.VHOST_USER_PROTOCOL_F_MQ)
+    lab.need(MQ, 1 << vu.VHOST_USER_PROTOCOL_F_MQ)
     pairs = lab.open(0).frontend.queue_num()
     expect(1 <= pairs <= 0x8000, f"{pairs} pairs")
+    if lab.offer.protocol_features & CONFIG:
+        shown = number(reader(lab, MQ), 8, "<H")
+        expect(shown == pairs, f"{pairs} pairs, but the configuration says {shown}")
     return f"{pairs} pairs"
 
 

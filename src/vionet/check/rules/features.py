@@ -56,6 +56,8 @@ NEVER: Final = {
     "RF-07": (virtio.VIRTIO_F_SR_IOV,),
     "RF-08": (virtio.VIRTIO_F_NOTIFICATION_DATA, virtio.VIRTIO_F_NOTIF_CONFIG_DATA),
     "RF-09": (virtio.VIRTIO_F_ADMIN_VQ,),
+    "FE-05": (virtio.VIRTIO_F_RING_RESET,),
+    "FE-07": (net.VIRTIO_NET_F_RSS, net.VIRTIO_NET_F_HASH_REPORT),
 }
 
 
@@ -133,8 +135,7 @@ def merged(lab: Lab) -> str:
 )
 def control_queue_exists(lab: Lab) -> str:
     """CTRL_VQ: one more ring."""
-    lab.need(1 << net.VIRTIO_NET_F_CTRL_VQ)
-    port = lab.open(0, VERSION_1 | 1 << net.VIRTIO_NET_F_CTRL_VQ)
+    port = lab.served()
     port.frontend.set_vring_num(2, 64)
     port.frontend.synchronise()
     return "ring 2 takes a size"
@@ -202,8 +203,8 @@ def version_1(lab: Lab) -> str:
 @check("RF-04", does="send good, malformed and good frames", expects="heads return in order")
 def in_order(lab: Lab) -> str:
     """IN_ORDER: buffers return in the order in which they were made available."""
-    want = VERSION_1 | 1 << virtio.VIRTIO_F_IN_ORDER
-    a = lab.port(0, want)
+    lab.need(1 << virtio.VIRTIO_F_IN_ORDER)
+    a = lab.port(0, VERSION_1 | 1 << virtio.VIRTIO_F_IN_ORDER)
     lab.joined(a, lab.port(1))
     heads = []
     for number in range(30):

@@ -107,7 +107,9 @@ def call_changed(lab: Lab) -> str:
     return "20 changes, no notification lost"
 
 
-@check("VU-37", does="stop all rings, then traffic and messages", expects="quiet, but answers")
+@check(
+    "VU-37", "VU-62", does="stop all rings, then traffic and messages", expects="quiet, but answers"
+)
 def suspended(lab: Lab) -> str:
     """All rings stopped is suspended."""
     a, b = lab.pair()
