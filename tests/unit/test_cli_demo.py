@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -59,10 +60,10 @@ def test_demo_as_a_newcomer_runs_it(run_dir: Path) -> None:
     lines = done.stdout.splitlines()
     assert [] == [line for line in lines if len(line) > 80]
     assert "\x1b" not in done.stdout
-    assert "carol  -                          declined: finished checksums only" in done.stdout
-    for word in ("elided", "filled", "verified", "copied", "summed"):
+    assert re.search("carol  - +declined: finished packets only", done.stdout)
+    for word in ("elided", "filled", "verified", "whole", "segments", "copied", "summed"):
         assert word in done.stdout
-    assert "All 2412 frames arrived, every byte and flag as the rules say." in done.stdout
+    assert "All 3292 frames arrived, every byte and flag as the rules say." in done.stdout
 
 
 def test_demo_as_json(run_dir: Path) -> None:
@@ -76,13 +77,17 @@ def test_demo_as_json(run_dir: Path) -> None:
     assert "VIRTIO_NET_F_GUEST_CSUM" in alice["features"]
     assert {"VIRTIO_NET_F_CSUM", "VIRTIO_NET_F_GUEST_CSUM"}.isdisjoint(carol["features"])
     assert 6 == len(shown["flows"])
-    assert shown["frames"] == sum(flow["frames"] for flow in shown["flows"]) == 6 * (2 * 4 + 2)
+    # Each pair 4 kinds twice and 2 once; 2 large ones, whole between two, in 5 packets elsewhere.
+    assert shown["frames"] == sum(flow["frames"] for flow in shown["flows"])
+    assert 6 * (2 * 4 + 2) + 2 * (2 * 1 + 4 * 5) == shown["frames"]
     (between,) = [flow for flow in shown["flows"] if (flow["from"], flow["to"]) == ("alice", "bob")]
-    assert (9, 8) == (between["sent_unfinished"], between["arrived_unfinished"])
+    assert (11, 10) == (between["sent_unfinished"], between["arrived_unfinished"])
+    assert (2, 2) == (between["sent_large"], between["arrived_large"])
     ledger = carol["ledger"]
-    assert (0, 18) == (ledger["csum_elided"], ledger["csum_filled"])
+    assert (0, 18 + 20) == (ledger["csum_elided"], ledger["csum_filled"])
+    assert (0, 4, 20) == (ledger["gso_passed"], ledger["gso_segmented"], ledger["segments"])
     assert ledger["payload_bytes_summed"] > 0
-    assert 8 == alice["ledger"]["csum_elided"]
+    assert (10, 2) == (alice["ledger"]["csum_elided"], alice["ledger"]["gso_passed"])
 
 
 @pytest.mark.parametrize(
@@ -95,6 +100,7 @@ def test_demo_as_json(run_dir: Path) -> None:
             "(DHCP offer, alice to bob): byte 41 is ",
         ),
         ("plan.py", "plan", "0", "flags is 0, expected 1"),
+        ("segment.py", "swap32", "_right(*args) + 1", "(large TCP over IPv4, alice to carol): "),
     ],
 )
 def test_demo_sees_a_broken_engine(

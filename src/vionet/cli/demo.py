@@ -28,14 +28,18 @@ _LEDGER: Final = (
     ("csum_filled", "filled"),
     ("csum_verified", "verified"),
     ("csum_bad", "bad"),
+    ("gso_passed", "whole"),
+    ("segments", "segments"),
     ("payload_bytes_copied", "copied"),
     ("payload_bytes_summed", "summed"),
 )
 _EXPLAINED: Final = """
-elided    checksums that nobody computed: not the sender, not vionet, not the receiver
+elided    checksums that nobody computed: neither sender, vionet nor receiver
 filled    finished by vionet for a receiver that wants them finished
 verified  computed and compared, so that the receiver need not
 bad       found wrong, and delivered as they came
+whole     uncut frames, several packets large, delivered as they are
+segments  packets that vionet cut them into, for a receiver that wants packets
 copied    payload bytes moved from guest to guest, once each
 summed    payload bytes that vionet had to read for a checksum"""
 
@@ -52,10 +56,10 @@ summed    payload bytes that vionet had to read for a checksum"""
 def demo(as_json: bool, rounds: int) -> None:
     """A tour in under a minute, without root, QEMU or configuration.
 
-    Starts a switch and three guests: two agreed to leave checksums unfinished between them, one
-    declined.  Sends TCP and UDP frames between all of them and compares every byte and flag that
-    arrives with the rules, by code that the switch does not share.  Exits 1 and names the frame
-    if one is wrong.
+    Starts a switch and three guests: two agreed to leave checksums unfinished and TCP frames
+    uncut between them, one declined.  Sends TCP and UDP frames between all of them and compares
+    every byte and flag that arrives with the rules, by code that the switch does not share.
+    Exits 1 and names the frame if one is wrong.
     """
     from vionet.check.driver import Broken, NotOffered
 
@@ -133,9 +137,12 @@ def _document(tour: Tour, ports: Sequence[Mapping[str, Any]], seconds: float) ->
             {
                 "from": flow.source,
                 "to": flow.target,
+                "sent": flow.sent,
                 "frames": flow.frames,
                 "sent_unfinished": flow.sent_unfinished,
                 "arrived_unfinished": flow.got_unfinished,
+                "sent_large": flow.sent_large,
+                "arrived_large": flow.got_large,
                 "bytes": flow.length,
             }
             for flow in tour.flows
@@ -148,24 +155,28 @@ def _print(document: Mapping[str, Any]) -> None:
     out.print("A switch, and three guests on it:", style="bold")
     out.print("  vionet switch alice=guest:alice.sock bob=guest:bob.sock carol=guest:carol.sock\n")
     who = plain_table(
-        ("guest", "negotiated", "which means"), folding=("negotiated",), numbers_from=3
+        ("guest", "negotiated", "which means"),
+        folding=("negotiated", "which means"),
+        numbers_from=3,
     )
     for guest in document["guests"]:
         names = guest["features"]
-        means = "leaves checksums unfinished, and takes them so"
+        means = "leaves checksums unfinished and frames uncut, takes both so"
         if "VIRTIO_NET_F_GUEST_CSUM" not in names:
-            means = "declined: finished checksums only"
+            means = "declined: finished packets only"
         who.add_row(guest["name"], feature_text(names), means)
     out.print(who)
     out.print("\nWhat they sent each other, TCP and UDP over IPv4 and IPv6:", style="bold")
     flows = plain_table(
-        ("from", "to", "frames", "sent unfinished", "arrived unfinished"),
+        ("from", "to", "sent", "unfinished", "uncut", "arrived", "unfinished", "uncut"),
         folding=(),
         numbers_from=2,
     )
+    keys = (
+        "sent", "sent_unfinished", "sent_large", "frames", "arrived_unfinished", "arrived_large",
+    )  # fmt: skip
     for flow in document["flows"]:
-        numbers = (flow["frames"], flow["sent_unfinished"], flow["arrived_unfinished"])
-        flows.add_row(flow["from"], flow["to"], *map(str, numbers))
+        flows.add_row(flow["from"], flow["to"], *(str(flow[key]) for key in keys))
     out.print(flows)
     out.print("\nWhat vionet did for each receiver:", style="bold")
     work = plain_table(("guest", *(word for _, word in _LEDGER)), folding=(), numbers_from=1)
