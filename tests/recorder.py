@@ -20,7 +20,7 @@ from vionet.spec import vhost_user as vu
 from vionet.spec import virtio, virtio_net
 from vionet.spec.vhost_user import Request
 from vionet.vhost_user.backend import Backend
-from vionet.vhost_user.device import Offer
+from vionet.vhost_user.device import FrontEnd, Offer
 from vionet.vhost_user.frontend import pack_region
 from vionet.vhost_user.guest_memory import GuestMemory, GuestRegion
 from vionet.vhost_user.memory import MappedRegion, MemoryMap
@@ -56,12 +56,15 @@ class Recorder:
         self.rings: dict[int, Ring] = {}
         self.regions: tuple[MappedRegion, ...] = ()
         self.features = 0
+        self.link_down = False
+        self.front_end: FrontEnd | None = None
         self.events: queue.Queue[tuple[str, str]] = queue.Queue()  # opened and closed
 
     def offer(self) -> Offer:
         return self.offered
 
-    def opened(self) -> None:
+    def opened(self, front_end: FrontEnd) -> None:
+        self.front_end = front_end
         self.calls.append(("opened",))
         self.events.put(("opened", ""))
 
@@ -88,6 +91,14 @@ class Recorder:
         self.rings[index] = replace(self.rings[index], desc_hva=0)  # let go
         self.calls.append(("stop_ring", index))
         return base & 0xFFFF
+
+    @property
+    def control_kicked(self) -> bool:
+        return False
+
+    def serve_control(self) -> bool:
+        self.calls.append(("serve_control",))
+        return False
 
     def closed(self, reason: str) -> None:
         self.calls.append(("closed", reason))

@@ -241,7 +241,7 @@ def test_head_beyond_the_ring() -> None:
         source.send(FRAME.data)
         assert 0 == network.run(source)
         assert {"ring_broken": 1} == source.drops
-        assert [1] == source.port.broken_rings
+        assert ["transmitq1"] == source.port.broken_rings
         assert 1 == source.errors()
 
 

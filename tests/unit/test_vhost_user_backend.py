@@ -25,9 +25,10 @@ from vionet.jit import LANE, Lane
 from vionet.spec import vhost_user as vu
 from vionet.spec import virtio
 from vionet.spec.vhost_user import Request
-from vionet.vhost_user.backend import LINES_BURST, Backend
+from vionet.vhost_user.backend import Backend
 from vionet.vhost_user.frontend import Closed, Frontend, Refused
 from vionet.vhost_user.guest_memory import GuestMemory
+from vionet.vhost_user.journal import LINES_BURST
 from vionet.vhost_user.listener import SocketError
 from vionet.vhost_user.message import Message
 

@@ -46,7 +46,7 @@ def ready(peer: Peer) -> Peer:
 # --- ring states ------------------------------------------------------------------------------
 def test_a_new_ring_is_neither_ready_nor_enabled(peer: Peer) -> None:
     """spec VU-23."""
-    assert [(False, False)] * 2 == [(r.ready, r.enabled) for r in peer.session.rings]
+    assert [(False, False)] * 3 == [(r.ready, r.enabled) for r in peer.session.rings]
 
 
 def test_a_ring_is_ready_when_all_is_said_in_any_order(peer: Peer) -> None:
@@ -209,7 +209,7 @@ def test_ring_sizes_that_are_none(peer: Peer, size: int) -> None:
     assert 0 == peer.session.rings[0].size
 
 
-@pytest.mark.parametrize("index", [2, 3, 255, 0xFFFFFFFF])
+@pytest.mark.parametrize("index", [3, 4, 255, 0xFFFFFFFF])
 def test_rings_that_do_not_exist(peer: Peer, index: int) -> None:
     """spec VU-39: for every message about a ring."""
     for request in (
@@ -220,7 +220,7 @@ def test_rings_that_do_not_exist(peer: Peer, index: int) -> None:
         assert not peer.acknowledged(request, vu.VRING_STATE.pack(index, 1))
     payload = vu.VRING_ADDR.pack(index, 0, 0, 0, 0, 0)
     assert not peer.acknowledged(Request.SET_VRING_ADDR, payload)
-    with pytest.raises(ProtocolError, match=f"ring {index}, there are 2"):
+    with pytest.raises(ProtocolError, match=f"ring {index}, there are 3"):
         peer.base(index)
     if index < 256:
         for request in (Request.SET_VRING_KICK, Request.SET_VRING_CALL, Request.SET_VRING_ERR):

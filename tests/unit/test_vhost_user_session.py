@@ -230,11 +230,11 @@ def test_mtu_is_limited_by_the_offer() -> None:
 
 
 def test_queue_pairs_are_told() -> None:
-    """spec VU-17, FE-13: pairs; and twice as many rings exist."""
+    """spec VU-17, FE-13: pairs; and twice as many rings exist, and a control queue's."""
     peer = Peer(replace(Recorder().offered, queue_pairs=4))
     assert vu.U64.pack(4) == peer.ask(Request.GET_QUEUE_NUM)
-    peer.state(Request.SET_VRING_ENABLE, 7, 1)
-    assert not peer.acknowledged(Request.SET_VRING_ENABLE, vu.VRING_STATE.pack(8, 1))
+    peer.state(Request.SET_VRING_ENABLE, 8, 1)
+    assert not peer.acknowledged(Request.SET_VRING_ENABLE, vu.VRING_STATE.pack(9, 1))
     peer.close()
 
 

@@ -258,8 +258,11 @@ def adopt_packed(port: Port, queue: Queue, base: int) -> int:
     queue.published_idx = queue.used_idx
     queue.published_wrap = queue.used_wrap
     queue.avail_seen = base & U16
+    if queue.mirror_hva:
+        number = load_i64(queue.mirror_hva + MIRROR_LAP_OFF)
+        store_i64(queue.mirror_hva, MIRROR_LIVE | number << 16 | used & U16)
     arm_packed(port, queue)
-    return 1 if used & U16 != FRESH else 0
+    return 1 - unused(queue)
 
 
 @kernel(INT, QUEUE, INT, INT, INT)

@@ -19,7 +19,8 @@ Threads: one thread runs this without the GIL; the control plane asks it to retu
 """
 
 from vionet.engine.burst import from_guest, from_queues, from_tap
-from vionet.engine.kick import take_events
+from vionet.engine.control import call_drivers
+from vionet.engine.kick import settle, take_events
 from vionet.engine.layout import STATE, WORK, State, Work
 from vionet.engine.ring import arm
 from vionet.engine.status import PortKind
@@ -94,6 +95,8 @@ def run(state: State, work: Work) -> int:
     idle_since = 0
     rounds = 0
     read_clock(state, work)
+    settle(state)
+    call_drivers(state, work)
     while load_acquire_i64(work.stop_hva) == 0:
         rounds += 1
         state.rounds += 1

@@ -90,6 +90,12 @@ class Request(IntEnum):
     GET_STATUS = 40
 
 
+class BackendRequest(IntEnum):
+    """Back-end to front-end message ids, over the channel of SET_BACKEND_REQ_FD."""
+
+    CONFIG_CHANGE_MSG = 2
+
+
 # --- payloads ---------------------------------------------------------------------------------
 U64: Final = struct.Struct("=Q")
 VRING_STATE: Final = struct.Struct("=II")  # index, num

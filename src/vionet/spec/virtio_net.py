@@ -67,9 +67,39 @@ TRANSMITQ1: Final = 1
 
 # --- configuration space (spec CF-03) ---------------------------------------------------------
 VIRTIO_NET_S_LINK_UP: Final = 1
+VIRTIO_NET_S_ANNOUNCE: Final = 2
+# mac, status, max_virtqueue_pairs, mtu, speed, duplex, and four fields of RSS
 CONFIG_LAYOUT: Final = struct.Struct("<6sHHHIBBHII")
+SPEED_UNKNOWN: Final = 0xFFFFFFFF
+SPEED_MAX: Final = 0x7FFFFFFF  # spec ERR-02
+DUPLEX_FULL: Final = 1  # spec ERR-01
+DUPLEX_UNKNOWN: Final = 0xFF
 MTU_MIN: Final = 68  # spec CF-06
 MTU_MAX: Final = 65535
+
+# --- control queue (spec 1.9): class and command, then data; one byte comes back ---------------
+VIRTIO_NET_OK: Final = 0
+VIRTIO_NET_ERR: Final = 1
+VIRTIO_NET_CTRL_RX: Final = 0
+VIRTIO_NET_CTRL_RX_PROMISC: Final = 0
+VIRTIO_NET_CTRL_RX_ALLMULTI: Final = 1
+VIRTIO_NET_CTRL_RX_ALLUNI: Final = 2
+VIRTIO_NET_CTRL_RX_NOMULTI: Final = 3
+VIRTIO_NET_CTRL_RX_NOUNI: Final = 4
+VIRTIO_NET_CTRL_RX_NOBCAST: Final = 5
+VIRTIO_NET_CTRL_MAC: Final = 1
+VIRTIO_NET_CTRL_MAC_TABLE_SET: Final = 0
+VIRTIO_NET_CTRL_MAC_ADDR_SET: Final = 1
+VIRTIO_NET_CTRL_VLAN: Final = 2
+VIRTIO_NET_CTRL_VLAN_ADD: Final = 0
+VIRTIO_NET_CTRL_VLAN_DEL: Final = 1
+VIRTIO_NET_CTRL_ANNOUNCE: Final = 3
+VIRTIO_NET_CTRL_ANNOUNCE_ACK: Final = 0
+VIRTIO_NET_CTRL_MQ: Final = 4
+VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET: Final = 0
+VIRTIO_NET_CTRL_GUEST_OFFLOADS: Final = 5
+VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET: Final = 0
+VLAN_ID_MAX: Final = 4095
 
 _HEADER: Final = struct.Struct("<BBHHHHH")
 

@@ -16,15 +16,14 @@ import asyncio
 import socket
 import time
 from pathlib import Path
-from typing import Any, Final
-
-import structlog
+from typing import Final
 
 from vionet.jit import fault
 from vionet.spec import vhost_user as vu
 from vionet.spec import virtio
 from vionet.vhost_user.connection import Connection
 from vionet.vhost_user.device import Device
+from vionet.vhost_user.journal import Journal
 from vionet.vhost_user.listener import Listener
 from vionet.vhost_user.session import Session
 from vionet.vhost_user.sharing import obstacle, peer_pid
@@ -32,8 +31,7 @@ from vionet.vhost_user.sharing import obstacle, peer_pid
 BACKOFF_MIN: Final = 0.1  # seconds between attempts to connect; doubled up to the maximum
 BACKOFF_MAX: Final = 2.0
 READS_BEFORE_REFUSAL: Final = 64  # of the connected front-end, to see whether it is still there
-LINES_BURST: Final = 30  # log lines at once
-LINES_PER_SECOND: Final = 1.0
+AGAIN_S: Final = 0.01  # until commands are answered that are beyond a driver's budget
 
 _watching: dict[asyncio.AbstractEventLoop, set["Backend"]] = {}
 
@@ -59,9 +57,10 @@ class Backend:
         self._mode, self._group = mode, group
         self._listener: Listener | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._journal = _Journal(name or self.path.name)
+        self._journal = Journal(name or self.path.name)
         self._told: tuple[int, int | None] | None = None  # features as last logged
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._again: asyncio.TimerHandle | None = None
 
     @property
     def session(self) -> Session | None:
@@ -92,6 +91,8 @@ class Backend:
             self._listener.close()
             self._listener = None
         self.drop("port closed")
+        if self._again is not None:
+            self._again.cancel()
         _unwatch(self._loop, self)
         self._loop = None
 
@@ -99,6 +100,19 @@ class Backend:
         """End the session of the connected front-end, if there is one."""
         if self.connection is not None:
             self.connection.end(reason)
+
+    def look(self) -> None:
+        """Have the device's control queue served, if there is something in it.
+
+        To be called when the worker has written its notice.
+        """
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        if self._loop is None or not self.device.control_kicked:
+            return
+        if self.device.serve_control():
+            self._again = self._loop.call_later(AGAIN_S, self.look)
 
     # --- connections --------------------------------------------------------------------------
     def _accept(self) -> None:
@@ -168,6 +182,7 @@ class Backend:
         more = self.connection.read()
         if self.connection is not None:
             self._tell(self.connection)
+            self.look()
         return more
 
     def _on_end(self, reason: str, broken: bool) -> None:
@@ -202,30 +217,6 @@ class Backend:
         """End the session if its memory has faulted."""
         if self.connection is not None and self.connection.memory.faulted:
             self.connection.end("its memory file was cut short", broken=True)
-
-
-class _Journal:
-    """Log lines about one port, at most so many."""
-
-    def __init__(self, name: str) -> None:
-        self._log = structlog.get_logger("vionet.vhost_user").bind(port=name)
-        self._budget = float(LINES_BURST)
-        self._filled = time.monotonic()
-        self._left_out = 0
-
-    def write(self, level: str, event: str, **fields: Any) -> None:
-        """Log one line, unless there were too many."""
-        now = time.monotonic()
-        self._budget += (now - self._filled) * LINES_PER_SECOND
-        self._budget = min(self._budget, LINES_BURST)
-        self._filled = now
-        if self._budget < 1:
-            self._left_out += 1
-            return
-        self._budget -= 1
-        if self._left_out:
-            fields["lines_left_out"], self._left_out = self._left_out, 0
-        getattr(self._log, level)(event, **fields)
 
 
 # --- faults -----------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from vionet.vhost_user.descriptor import unfit
 from vionet.vhost_user.device import Device
 from vionet.vhost_user.memory import MemoryMap
 from vionet.vhost_user.message import Decoder, Message, ProtocolError
-from vionet.vhost_user.session import Session
+from vionet.vhost_user.session import Session, TurnedAway
 
 
 class Connection:
@@ -40,7 +40,7 @@ class Connection:
         self.open = True
         self._ended = ended
         self._decoder = Decoder()
-        device.opened()
+        device.opened(self)
 
     def read(self) -> bool:
         """Deal with at most one message; false when nothing more has arrived."""
@@ -48,6 +48,8 @@ class Connection:
             return self._read_some()
         except ProtocolError as error:
             self.end(str(error), broken=True)
+        except TurnedAway as error:
+            self.end(str(error))
         except OSError as error:
             self.end(f"connection lost: {error.strerror}")
         except BaseException:
@@ -92,6 +94,26 @@ class Connection:
                 sent = 0
             if sent != len(data):
                 raise ProtocolError("front-end does not read its replies")
+
+    @property
+    def reads_config(self) -> bool:
+        """It takes the configuration space from here."""
+        return self.session.negotiated(vu.VHOST_USER_PROTOCOL_F_CONFIG)
+
+    def show_config(self, config: bytes, *, changed: bool) -> None:
+        """What is read from now on; `changed` is said over the back-end's channel (spec VU-78).
+
+        Not while all rings are stopped (spec VU-37).  Nothing is waited for: a front-end that
+        does not listen finds the change when it reads.
+        """
+        self.session.config[: len(config)] = config
+        fd = self.session.backend_fd
+        running = any(ring.ready for ring in self.session.rings)
+        if not changed or fd < 0 or not running or not self.reads_config:
+            return
+        message = Message(vu.BackendRequest.CONFIG_CHANGE_MSG, flags=vu.VERSION).pack()
+        with suppress(OSError), socket.socket(fileno=os.dup(fd)) as channel:
+            channel.send(message, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
     def end(self, reason: str, *, broken: bool = False) -> None:
         """Close everything, once."""

@@ -1,7 +1,8 @@
 """What a back-end drives: the device behind it, and what that device offers.
 
 The session calls a `Device` as soon as a request has been found right, and before it is
-acknowledged; when a call returns, what it asked for has happened.
+acknowledged; when a call returns, what it asked for has happened.  While a front-end is connected
+the device has it as a `FrontEnd`, and may tell it of changes that begin here.
 """
 
 from collections.abc import Sequence
@@ -23,13 +24,35 @@ class Offer:
     mtu: int = 0  # the largest that NET_SET_MTU may ask for; 0: any
 
 
+class FrontEnd(Protocol):
+    """A connected front-end, as far as a device has to do with it."""
+
+    @property
+    def reads_config(self) -> bool:
+        """It takes the configuration space from here (CONFIG was negotiated)."""
+
+    def show_config(self, config: bytes, *, changed: bool) -> None:
+        """What is read from now on; `changed`: the driver is to be interrupted for it."""
+
+    def end(self, reason: str) -> None:
+        """End its session; `Device.closed` is called before the return."""
+
+
 class Device(Protocol):
     """The data path of one port, seen from its back-end.  All calls come from one thread."""
+
+    @property
+    def link_down(self) -> bool:
+        """A person has taken the link down.
+
+        Only a front-end that reads the configuration can be told so; others lose their session,
+        and get none before the link is up again (spec FE-09).
+        """
 
     def offer(self) -> Offer:
         """What the next session offers; asked once for each, before `opened`."""
 
-    def opened(self) -> None:
+    def opened(self, front_end: FrontEnd) -> None:
         """A front-end is connected."""
 
     def set_features(self, features: int) -> None:
@@ -54,6 +77,13 @@ class Device(Protocol):
 
     def stop_ring(self, index: int) -> int:
         """Let go of the ring, for good; return its next available index."""
+
+    @property
+    def control_kicked(self) -> bool:
+        """There may be commands in the control queue."""
+
+    def serve_control(self) -> bool:
+        """Answer them; true where it has to be called again in a moment."""
 
     def closed(self, reason: str) -> None:
         """The session is over: let go of all rings, memory and descriptors before returning."""

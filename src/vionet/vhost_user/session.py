@@ -29,12 +29,17 @@ from vionet.vhost_user.device import Device, Offer
 from vionet.vhost_user.memory import REGIONS_MAX, MemoryMap
 from vionet.vhost_user.message import Message, ProtocolError
 from vionet.vhost_user.request import Refusal, RegionSpec, arguments, form_of
-from vionet.vhost_user.ring import BASE_MAX, Ring, check_place, check_size, located
+from vionet.vhost_user.ring import Ring, check_base, check_place, check_size, located
 
 BIT_30: Final = 1 << virtio.VHOST_USER_F_PROTOCOL_FEATURES
 # Virtio features that are of use only to a driver whose configuration is read from us.
 CONFIG_FEATURES: Final = virtio.mask(
-    (net.VIRTIO_NET_F_MAC, net.VIRTIO_NET_F_MTU, net.VIRTIO_NET_F_STATUS)
+    (
+        net.VIRTIO_NET_F_MAC,
+        net.VIRTIO_NET_F_MTU,
+        net.VIRTIO_NET_F_STATUS,
+        net.VIRTIO_NET_F_SPEED_DUPLEX,
+    )
 )
 _INBAND: Final = 1 << vu.VHOST_USER_PROTOCOL_F_INBAND_NOTIFICATIONS
 _INBAND_NEEDS: Final = (
@@ -42,6 +47,10 @@ _INBAND_NEEDS: Final = (
 )
 
 Reply = bytes | None
+
+
+class TurnedAway(Exception):
+    """The session ends, though its front-end did nothing wrong."""
 
 
 class Session:
@@ -53,7 +62,7 @@ class Session:
         self.device = device
         self.features = 0
         self.protocol_features: int | None = None  # None: not negotiated yet
-        self.rings = [Ring() for _ in range(2 * offer.queue_pairs)]
+        self.rings = [Ring() for _ in range(2 * offer.queue_pairs + 1)]  # and a control queue
         self.mtu = 0
         self.config = bytearray(offer.config.ljust(vu.CONFIG_SIZE_MAX, b"\0"))
         self.backend_fd = -1
@@ -124,8 +133,16 @@ class Session:
     def _set_features(self, _: Any, word: int) -> Reply:
         if surplus := word & ~(self._offered | self.offered_features()):
             raise Refusal(f"not offered: {', '.join(virtio.names(surplus))}")
+        self._need_link()
+        packed = bool(word >> virtio.VIRTIO_F_RING_PACKED & 1)
+        for index, ring in enumerate(self.rings):
+            if ring.packed != packed:
+                self._stop(index)  # its parts are others now
         self.features = word
         self.device.set_features(word)
+        for index, ring in enumerate(self.rings):
+            if ring.packed != packed:
+                self._update(index, packed=packed, base=ring.base if packed else 0)
         if not word & BIT_30:
             for index in range(len(self.rings)):
                 self._update(index, enabled=True)
@@ -142,7 +159,13 @@ class Session:
         if surplus := word & ~self.offer.protocol_features:
             raise Refusal(f"not offered: {', '.join(vu.protocol_names(surplus))}")
         self.protocol_features = word
+        self._need_link()
         return None
+
+    def _need_link(self) -> None:
+        """A front-end to which a link is up as long as it is connected has to go."""
+        if self.device.link_down and not self.negotiated(vu.VHOST_USER_PROTOCOL_F_CONFIG):
+            raise TurnedAway("the port's link is down")
 
     # --- the session --------------------------------------------------------------------------
     def _accept(self, *_: Any) -> Reply:
@@ -221,6 +244,11 @@ class Session:
         if index >= len(self.rings):
             raise Refusal(f"ring {index}, there are {len(self.rings)}")
 
+    def _may_be_packed(self, index: int) -> bool:
+        """It is, or SET_FEATURES is still to come."""
+        undecided = not self.features and self.offer.features >> virtio.VIRTIO_F_RING_PACKED & 1
+        return self.rings[index].packed or bool(undecided)
+
     def _stop(self, index: int) -> None:
         """Make the data path let go of the ring, if it may have it, and note its base."""
         if self.rings[index].ready:
@@ -242,7 +270,7 @@ class Session:
 
     def _set_vring_num(self, _: Any, index: int, size: int) -> Reply:
         self._check_index(index)
-        check_size(size)
+        check_size(size, packed=self._may_be_packed(index))
         if size != self.rings[index].size:
             self._stop(index)
             self._update(index, size=size)
@@ -256,15 +284,15 @@ class Session:
         ring = replace(former, desc_uva=desc, avail_uva=avail, used_uva=used)
         if ring == former:
             return None  # only the flags changed, which nobody needs: no logging is offered
-        check_place(ring, self.memory)
+        if ring.packed or not self._may_be_packed(index):
+            check_place(ring, self.memory)
         self._stop(index)  # the used index is in the new place (spec VU-38)
         self._update(index, desc_uva=desc, avail_uva=avail, used_uva=used)
         return None
 
     def _set_vring_base(self, _: Any, index: int, base: int) -> Reply:
         self._check_index(index)
-        if base > BASE_MAX:
-            raise Refusal(f"base {base:#x}, a split ring has 16 bits")
+        check_base(base, packed=self._may_be_packed(index))
         self._stop(index)
         self._update(index, base=base)
         return None
