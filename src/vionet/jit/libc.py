@@ -60,12 +60,14 @@ epoll_ctl = _int_function("epoll_ctl", 4)
 epoll_wait = _int_function("epoll_wait", 4)
 sched_yield = _int_function("sched_yield", 0)
 clock_gettime = _int_function("clock_gettime", 2)
+getsockopt = _int_function("getsockopt", 5)
 
 __all__ = [
     "clock_gettime",
     "epoll_ctl",
     "epoll_wait",
     "errno",
+    "getsockopt",
     "read",
     "readv",
     "sched_yield",

@@ -14,7 +14,8 @@ from typing import Final
 
 IFNAMSIZ: Final = 16
 IFREQ_LEN: Final = 40
-IFF_UP: Final = 1
+IFF_UP: Final = 0x01
+IFF_RUNNING: Final = 0x40
 
 # linux/sockios.h
 _SIOCGIFFLAGS: Final = 0x8913
@@ -75,6 +76,11 @@ def set_mac(name: str, mac: int) -> None:
 def link_up(name: str) -> bool:
     """Whether the interface is set up."""
     return bool(unpack_ifreq(_ioctl(_SIOCGIFFLAGS, ifreq(name)))[1] & IFF_UP)
+
+
+def running(name: str) -> bool:
+    """Whether it is up, has a carrier, and the kernel has taken note of that."""
+    return bool(unpack_ifreq(_ioctl(_SIOCGIFFLAGS, ifreq(name)))[1] & IFF_RUNNING)
 
 
 def set_link_up(name: str) -> None:

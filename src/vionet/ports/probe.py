@@ -103,17 +103,20 @@ def _in_pieces(probe: Probe, came: Sequence[Came]) -> bool:
     pieces = [
         data[after:]
         for header, data in came
-        if data[12:14] + data[start : start + 4] == key
-        and _facts(header) == NetHeader()
-        and _finished(data, start, probe.gso)
+        if data[12:14] + data[start : start + 4] == key and _right(probe, _facts(header), data)
     ]
     return b"".join(pieces) == probe.data[after:]
 
 
-def _finished(data: bytes, start: int, gso: int) -> bool:
-    """Whether the L4 checksum is good."""
-    addresses = data[22:54] if gso in _SIX else data[26:34]
-    return _sum(_pseudo(addresses, gso, len(data) - start) + data[start:]) == 0xFFFF
+def _right(probe: Probe, facts: NetHeader, data: bytes) -> bool:
+    """Whether the L4 checksum of a segment is good, or a partial one that is marked."""
+    start, field = probe.l4_off, probe.l4_off + probe.header.csum_offset
+    pseudo = _sum(
+        _pseudo(data[22:54] if probe.gso in _SIX else data[26:34], probe.gso, len(data) - start)
+    )
+    if facts == probe.header._replace(gso_type=0, gso_size=0, hdr_len=0):
+        return pseudo == int.from_bytes(data[field : field + 2], "big")
+    return facts == NetHeader() and _sum(pseudo.to_bytes(2, "big") + data[start:]) == 0xFFFF
 
 
 def _probe(gso: int, mark: bytes) -> Probe:

@@ -23,6 +23,7 @@ class TapPort:
     """One tap; owns it."""
 
     state = "attached"
+    pairs = 1
 
     def __init__(self, slot: Slot, options: PortOptions, tap: Tap) -> None:
         self.name = options.name
@@ -43,6 +44,11 @@ class TapPort:
             record.up = 1
             record.readable = 1
             slot.watch.add_tap(tap.fd, slot.index)
+
+    @property
+    def offered(self) -> int:
+        """What a person would let the kernel do."""
+        return self._options.features
 
     def change(self, options: PortOptions) -> None:
         """Follow a person's new choice of policy, offloads, VLANs and link."""

@@ -11,7 +11,7 @@ asked (ethtool), and the kernel does behind the packet socket what the NIC does 
 No frame of the test reaches a network.  What else arrives meanwhile is read and lost, at most
 `SKIPPED_MAX` frames each way; no port is up yet.
 
-Invariants: a test takes 2 * `PATIENCE_S` at most, and leaves nothing open.
+Invariants: a test takes `CARRIER_S` + 2 * `PATIENCE_S` at most, and leaves nothing open.
 Trust: the host's kernel, which may have its faults (W18, W20).
 """
 
@@ -34,11 +34,15 @@ from vionet.ports.probe import ALL_SEEN, MARK_LEN, Came, Probe, Seen, compare, p
 from vionet.spec.virtio_net import VIRTIO_NET_HDR_LEN_LEGACY, NetHeader
 
 PATIENCE_S: Final = 0.3
+CARRIER_S: Final = 1.0
 SKIPPED_MAX: Final = 512
 # linux/if_packet.h, linux/if_ether.h
 SOL_PACKET: Final = 263
 PACKET_VNET_HDR: Final = 15
 ETH_P_ALL: Final = 0x0003
+_LEGACY_LEN: Final = VIRTIO_NET_HDR_LEN_LEGACY
+_NOTHING_SEEN: Final = "its frames do not come through, or too many others do"
+_DOWN: Final = "it is down or has no carrier"
 _READ_LEN: Final = 4096  # more than any frame of the test
 _TSO: Final = GSO_TCP4 | GSO_TCP6
 _USO: Final = GSO_UDP4 | GSO_UDP6
@@ -63,8 +67,8 @@ class Findings:
 
 def examine_tap(fd: int, name: str, header_len: int, said: Findings) -> Findings:
     """Test an open tap whose offloads are all switched on; `said` is what its kernel admits."""
-    if not link.link_up(name):
-        return _impossible(name, "it is down", said)
+    if not _running(name):
+        return _impossible(name, _DOWN, said)
     try:
         far = packet_socket(name)
     except OSError as error:
@@ -72,13 +76,12 @@ def examine_tap(fd: int, name: str, header_len: int, said: Findings) -> Findings
     mark = os.urandom(MARK_LEN)
     sent = probes(mark, said.takes_gso)
     with far:
-        _write(sent, fd, header_len)
-        there = _read(far.fileno(), VIRTIO_NET_HDR_LEN_LEGACY, mark, _as_many(sent))
-        _write(sent, far.fileno(), VIRTIO_NET_HDR_LEN_LEGACY)
-        back = _read(fd, header_len, mark, _as_many(sent))
-    if not there or not back:
-        return _impossible(name, "no frame comes through", said)
-    return verdict(name, said, compare(sent, there), compare(sent, back))
+        one, other = (fd, header_len), (far.fileno(), _LEGACY_LEN)
+        there = _cross(sent, mark, one, other, compare)
+        back = _cross(sent, mark, other, one, compare)
+    if there is None or back is None:
+        return _impossible(name, _NOTHING_SEEN, said)
+    return verdict(name, said, there, back)
 
 
 def examine_interface(name: str) -> Findings:
@@ -86,21 +89,16 @@ def examine_interface(name: str) -> Findings:
     said = Findings(warnings=_left_to_kernel(name))
     if _ethtool(name, _ETHTOOL_GDRVINFO, _DRVINFO_LEN)[4:].split(b"\0")[0] != b"veth":
         return said
-    if not link.link_up(name):
-        return _impossible(name, "it is down", said)
+    if not _running(name):
+        return _impossible(name, _DOWN, said)
     mark = os.urandom(MARK_LEN)
     sent = probes(mark, said.takes_gso)
     with packet_socket(name, listening=False) as near, packet_socket(name) as far:
-        _write(sent, near.fileno(), VIRTIO_NET_HDR_LEN_LEGACY)
-        came = _read(
-            far.fileno(),
-            VIRTIO_NET_HDR_LEN_LEGACY,
-            mark,
-            lambda came: survivors(sent, came) == ALL_SEEN,
-        )
-    if not came:
-        return _impossible(name, "no frame comes through", said)
-    return verdict(name, said, survivors(sent, came), ALL_SEEN)
+        ends = [(end.fileno(), _LEGACY_LEN) for end in (near, far)]
+        there = _cross(sent, mark, ends[0], ends[1], survivors)
+    if there is None:
+        return _impossible(name, _NOTHING_SEEN, said)
+    return verdict(name, said, there, ALL_SEEN)
 
 
 def verdict(name: str, said: Findings, there: Seen, back: Seen) -> Findings:
@@ -142,31 +140,44 @@ def packet_socket(name: str, *, listening: bool = True) -> socket.socket:
     return made
 
 
-def _as_many(sent: Sequence[Probe]) -> Callable[[list[Came]], bool]:
-    return lambda came: len(came) >= len(sent)
+def _running(name: str) -> bool:
+    """Wait until a link that comes up is; it takes the kernel a moment after a tap was opened."""
+    deadline = time.monotonic() + CARRIER_S
+    while not link.running(name):
+        if not link.link_up(name) or time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
-def _write(sent: Sequence[Probe], fd: int, header_len: int) -> None:
+def _cross(
+    sent: Sequence[Probe],
+    mark: bytes,
+    into: tuple[int, int],
+    out_of: tuple[int, int],
+    judge: Callable[[Sequence[Probe], Sequence[Came]], Seen],
+) -> Seen | None:
+    """What `judge` sees of the frames that are sent into one end and come out of another.
+
+    An end is a descriptor and the length of its header.  None: nothing came, or too much else.
+    """
+    whole = judge(sent, [(probe.header, probe.data) for probe in sent])
     for probe in sent:
         with suppress(OSError):  # what is refused does not come out either
-            os.write(fd, probe.header.pack(header_len) + probe.data)
-
-
-def _read(
-    fd: int, header_len: int, mark: bytes, enough: Callable[[list[Came]], bool]
-) -> list[Came]:
-    """Read frames that carry `mark` until they are enough, or time is up."""
+            os.write(into[0], probe.header.pack(into[1]) + probe.data)
     came: list[Came] = []
     deadline = time.monotonic() + PATIENCE_S
     for _ in range(SKIPPED_MAX):
         left = deadline - time.monotonic()
-        if left <= 0 or enough(came) or not select.select([fd], [], [], left)[0]:
-            break
+        if left <= 0 or not select.select([out_of[0]], [], [], left)[0]:
+            return judge(sent, came) if came else None
         with suppress(OSError):  # a frame that no header can describe is lost (spec LX-19)
-            data = os.read(fd, _READ_LEN)
+            data = os.read(out_of[0], _READ_LEN)
             if mark in data:
-                came.append((NetHeader.unpack(data[:10]), data[header_len:]))
-    return came
+                came.append((NetHeader.unpack(data[:_LEGACY_LEN]), data[out_of[1] :]))
+                if judge(sent, came) == whole:
+                    return whole
+    return None
 
 
 def _left_to_kernel(name: str) -> tuple[str, ...]:
