@@ -17,7 +17,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.interop.peers.process import call
@@ -80,15 +80,15 @@ class Wire:
         self.socket.bind((interface, ETH_P_ALL))
         self.socket.setblocking(False)
 
-    def frame(self, sources: Sequence[bytes] = MACS) -> bytes:
-        """The next frame from one of `sources`, a tag that the kernel took out put back."""
+    def frame(self) -> bytes:
+        """The next frame from one of the tests, a tag that the kernel took out put back."""
         deadline = time.monotonic() + TIMEOUT
         while True:
             left = deadline - time.monotonic()
             ready, _, _ = select.select([self.socket], [], [], max(0.0, left))
             assert ready, "the frames of the kernel did not come"
             data, extra, _, address = self.socket.recvmsg(1 << 17, 256)
-            if address[2] == socket.PACKET_OUTGOING or data[6:12] not in sources:
+            if address[2] == socket.PACKET_OUTGOING or data[6:12] not in MACS:
                 continue
             for level, kind, value in extra:
                 if (level, kind) == (SOL_PACKET, PACKET_AUXDATA):
@@ -98,16 +98,30 @@ class Wire:
                         data = data[:12] + struct.pack(">HH", known, tci) + data[12:]
             return data
 
-    def until_marker(self, sources: Sequence[bytes] = MACS) -> list[bytes]:
+    def until_marker(self, marker: bytes = MARKER) -> list[bytes]:
         """All frames before the marker."""
         found = []
-        while (data := self.frame(sources)) != MARKER:
+        while (data := self.frame()) != marker:
             found.append(data)
         return found
 
     def close(self) -> None:
         """Close the socket."""
         self.socket.close()
+
+
+def beyond(tap: str, label: str) -> Wire:
+    """Lead `tap` over a bridge and a veth, all named by `label`, to where a real wire would be."""
+    near, far, bridge = f"{label}n", f"{label}f", f"{label}b"
+    veth(near, far)
+    call("ip", "link", "add", bridge, "type", "bridge", "mcast_snooping", "0")
+    for name in (bridge, tap):
+        call("sh", "-c", f"echo 1 >/proc/sys/net/ipv6/conf/{name}/disable_ipv6")
+    for name in (tap, near):
+        call("ip", "link", "set", name, "master", bridge)
+    for name in (tap, bridge):
+        call("ip", "link", "set", name, "mtu", "9000", "up")
+    return Wire(far)
 
 
 class KernelSegmenter:
@@ -117,15 +131,7 @@ class KernelSegmenter:
         self.tap_fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
         fcntl.ioctl(self.tap_fd, TUNSETIFF, struct.pack("16sH22x", b"gcut0", TAP_FLAGS))
         fcntl.ioctl(self.tap_fd, TUNSETVNETHDRSZ, struct.pack("i", 12))
-        veth("gnear", "gfar")
-        call("ip", "link", "add", "gbridge", "type", "bridge", "mcast_snooping", "0")
-        for name in ("gbridge", "gcut0"):
-            call("sh", "-c", f"echo 1 >/proc/sys/net/ipv6/conf/{name}/disable_ipv6")
-        for name in ("gcut0", "gnear"):
-            call("ip", "link", "set", name, "master", "gbridge")
-        for name in ("gcut0", "gbridge"):
-            call("ip", "link", "set", name, "mtu", "9000", "up")
-        self.wire = Wire("gfar")
+        self.wire = beyond("gcut0", "gcut")
         self._settle()
 
     def _settle(self) -> None:
