@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from tests.reference import plug
 from tests.reference.memory import Memory
+from tests.reference.packed import PackedRing
 from tests.reference.plug import FULL, MRG_RXBUF, NO_OPTIONS, PLAIN, Options, Piece, slot
 from tests.reference.ring import Buffer, DriverRing, Used
 from vionet.engine.layout import Port, State
@@ -64,8 +65,9 @@ class Guest:
         self.memory = Memory([(0, 2 * rings_len), (DATA_GPA, half), (DATA_GPA + half, half)])
         self.end_gpa = DATA_GPA + 2 * half
         self.next_gpa = DATA_GPA
-        self.rx = DriverRing(self.memory, size, _places(0, size), start)
-        self.tx = DriverRing(self.memory, size, _places(rings_len, size), start)
+        kind = PackedRing if features & plug.RING_PACKED else DriverRing
+        self.rx = kind(self.memory, size, _places(0, size), start)
+        self.tx = kind(self.memory, size, _places(rings_len, size), start)
         self.call_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.err_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.posted: dict[int, list[Buffer]] = {}
@@ -77,12 +79,14 @@ class Guest:
         hva = self.memory.hva
         self.port.set_memory([Piece(r.gpa, r.size, hva + r.off) for r in self.memory.ranges])  # type: ignore[misc]
         for number, ring in enumerate((self.rx, self.tx)):
-            self.port.set_ring(number, self.described(ring, start))
+            self.port.set_ring(number, self.described(ring, ring.base))
 
     def described(self, ring: DriverRing, base: int) -> Ring:
         """What a front-end would have told of the ring."""
         return Ring(
             size=ring.size,
+            packed=bool(self.features & plug.RING_PACKED),
+            desc_uva=ring.desc_gpa,
             desc_hva=self.memory.hva_of(ring.desc_gpa),
             avail_hva=self.memory.hva_of(ring.avail_gpa),
             used_hva=self.memory.hva_of(ring.used_gpa),
@@ -252,7 +256,7 @@ class Guest:
         if self.hostile:
             allowed = [(r.gpa, r.size) for r in self.memory.ranges]
         else:
-            allowed = [(ring.used_gpa, 6 + 8 * ring.size) for ring in (self.rx, self.tx)]
+            allowed = self.rx.device_writes(shown) + self.tx.device_writes(self.tx.seen_idx)
             for entry in self.rx.entries(shown, self.rx.used_idx):
                 allowed += _prefix(self.posted[entry.head], entry.length)
             if in_place:
@@ -266,7 +270,10 @@ class Guest:
 
 
 def _places(base: int, size: int) -> tuple[int, int, int]:
-    """Descriptor table, available ring and used ring, each only as aligned as it must be."""
+    """Descriptor table, available ring and used ring, each only as aligned as it must be.
+
+    Of a packed ring: the descriptors, and the driver's and the device's event structures.
+    """
     avail = base + 16 * size
     used = avail + 6 + 2 * size
     return base, avail, used + -used % 4

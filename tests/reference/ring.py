@@ -52,6 +52,15 @@ class DriverRing:
 
     # --- memory ------------------------------------------------------------------------------
 
+    @property
+    def base(self) -> int:
+        """Where a front-end would say that the ring begins."""
+        return self.next_idx
+
+    def device_writes(self, shown: int) -> list[tuple[int, int]]:
+        """(address, length) of what the device may write of the ring since `used_idx` was shown."""
+        return [(self.used_gpa, 6 + 8 * self.size)]
+
     def _store(self, gpa: int, value: int) -> None:
         self.memory.write(gpa, (value & 0xFFFF).to_bytes(2, "little"))
 
