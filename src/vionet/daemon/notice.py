@@ -1,5 +1,5 @@
-"""What the worker wants people to know: rings that their driver broke, each said once; streams
-whose session it found over."""
+"""What the worker wants people to know: rings that their driver broke, each said once; and what
+it leaves for others to look at: control queues, streams whose session is over."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ class Breakable(Protocol):
     """A port whose driver may break a ring."""
 
     @property
-    def broken_rings(self) -> Sequence[str | int]:
+    def broken_rings(self) -> Sequence[str]:
         """By the specification's names."""
 
 
@@ -50,7 +50,7 @@ class Notices:
         for one in self._looking:
             one.look()
         broken = {
-            (name, str(ring)) for name, guest in self._guests.items() for ring in guest.broken_rings
+            (name, ring) for name, guest in self._guests.items() for ring in guest.broken_rings
         }
         for name, ring in sorted(broken - self._known):
             if self._lines > 0:

@@ -1,11 +1,11 @@
 """A fabric from its configuration to its end: everything is put together here.
 
-How it works: taps are opened and the control socket is taken first, because what can be refused
-should be refused before the engine is compiled; then the engine is loaded, ports are plugged in,
-guests' sockets are opened, and `ready` is called.  SIGTERM or SIGINT ends it: sessions first (the
-worker has let go of each ring when its session ends, every finished frame published), then the
-worker, taps and sockets.  A second signal kills as usual.  A thread that dies of an error ends
-the fabric with status 1 instead of leaving it half alive.
+How it works: taps and interfaces are opened and the control socket is taken first, because what can
+be refused should be refused before the engine is compiled; then the engine is loaded, ports are
+plugged in, sockets of guests and streams are opened, and `ready` is called.  SIGTERM or SIGINT ends
+it: sessions first (the worker has let go of each ring when its session ends, every finished frame
+published), then the worker, taps and sockets.  A second signal kills as usual.  A thread that dies
+of an error ends the fabric with status 1 instead of leaving it half alive.
 
 Invariants: whatever was made is undone in reverse order, also when a later step fails.
 Threads: everything here is one thread; the fabric's worker is its own.
@@ -26,8 +26,9 @@ from vionet.config import FabricConfig, Kind
 from vionet.daemon import place
 from vionet.daemon.control import Control
 from vionet.daemon.notice import Notices
-from vionet.daemon.plug import Plugged, Unowned, opened, plug_in
+from vionet.daemon.plug import Plugged, Unowned, open_positions, opened, plug_in
 from vionet.daemon.running import Running
+from vionet.ports.interface import InterfaceError
 from vionet.ports.tap import TapError
 from vionet.vhost_user.listener import Listener, SocketError
 
@@ -70,9 +71,10 @@ def run(
                 problem = f"{len(config.ports)} ports; a fabric has at most {PORTS_MAX}, use two"
                 raise RunError(f"{config.name}: {problem}")
             fabric = Fabric(config.kind, config.name)
+            stack.callback(lambda: fabric.positions.close())
             stack.callback(fabric.close)
             asyncio.run(_serve(config, fabric, found, listener, ready))
-    except (SocketError, TapError) as error:
+    except (InterfaceError, SocketError, TapError) as error:
         raise RunError(str(error)) from error
     except OSError as error:
         raise RunError(f"{config.name}: {error.strerror or error}") from error
@@ -123,6 +125,7 @@ async def _serve(
         loop.call_soon_threadsafe(ended.set)
 
     threading.excepthook = died
+    fabric.positions = open_positions(config, listener.path, log)
     plugged = plug_in(config, fabric, found, log)
     running = Running(config, plugged.live, fabric.refresh_vlans)
     async with AsyncExitStack() as stack:
@@ -133,7 +136,7 @@ async def _serve(
         control = Control(listener, running.requests)
         stack.push_async_callback(control.close)
         await control.open()
-        notices = Notices(log, fabric.notice_fd, plugged.guests, streams)
+        notices = Notices(log, fabric.notice_fd, plugged.guests, [*backends.values(), *streams])
         loop.add_reader(fabric.notice_fd, notices.tell)
         stack.callback(loop.remove_reader, fabric.notice_fd)
         log.info("ready", ports=len(plugged.live), control=str(listener.path))

@@ -66,7 +66,7 @@ def status_document(fabrics: Sequence[tuple[FabricConfig, Mapping[str, LivePort]
 def port_document(config: PortConfig, live: LivePort) -> dict[str, Any]:
     """One port's part of it."""
     features = live.features
-    offered: int = getattr(live, "offered", config.features)
+    offered = live.offered
     return {
         "name": config.name,
         "kind": str(config.kind),
@@ -79,12 +79,12 @@ def port_document(config: PortConfig, live: LivePort) -> dict[str, Any]:
         "offered": virtio.names(offered),
         "features": virtio.names(features),
         "refused": virtio.names(offered & ~features if features else 0),
-        "queues": getattr(live, "pairs", 1),
+        "queues": live.pairs,
         "queues_offered": config.queues,
         "vlan": config.vlan,
         "trunk": None if config.trunk is None else trunk_text(config.trunk),
         "link": "up" if config.link_up else "down",
-        "warnings": list(getattr(live, "warnings", ())),
+        "warnings": list(live.warnings),
         "ledger": live.ledger(),
         "drops": {reason: count for reason, count in live.drops().items() if count},
     }

@@ -16,6 +16,9 @@ from vionet.fabric.poll import Poll
 from vionet.fabric.worker import Worker
 from vionet.jit.record import address_of, allocate
 from vionet.ports.guest import GuestPort
+from vionet.ports.interface import Interface
+from vionet.ports.interface_port import InterfacePort
+from vionet.ports.position import NO_POSITIONS
 from vionet.ports.slot import PortOptions, Slot
 from vionet.ports.stream_port import StreamPort
 from vionet.ports.tap import Tap
@@ -31,7 +34,8 @@ class Fabric:
     def __init__(self, kind: FabricKind = FabricKind.SWITCH, name: str = "") -> None:
         self.name = name or kind.name.lower()
         self.kind = kind
-        self.ports: list[GuestPort | StreamPort | TapPort] = []
+        self.ports: list[GuestPort | InterfacePort | StreamPort | TapPort] = []
+        self.positions = NO_POSITIONS  # where packed rings' positions outlive this process
         self._state = allocate(State)
         self._work = prepared_work(self._state)
         self._poll = Poll()
@@ -64,7 +68,7 @@ class Fabric:
 
     def add_guest(self, options: PortOptions) -> GuestPort:
         """Plug in a guest's NIC, which then waits for its front-end."""
-        port = GuestPort(self._new_slot(), options)
+        port = GuestPort(self._new_slot(), options, self.positions)
         self.ports.append(port)
         self.refresh_vlans()
         return port
@@ -72,6 +76,13 @@ class Fabric:
     def add_tap(self, options: PortOptions, tap: Tap) -> TapPort:
         """Plug in an open tap, which the fabric then owns."""
         port = TapPort(self._new_slot(), options, tap)
+        self.ports.append(port)
+        self.refresh_vlans()
+        return port
+
+    def add_interface(self, options: PortOptions, interface: Interface) -> InterfacePort:
+        """Plug in an open interface, which the fabric then owns."""
+        port = InterfacePort(self._new_slot(), options, interface)
         self.ports.append(port)
         self.refresh_vlans()
         return port
