@@ -165,6 +165,14 @@ def read_split(port: Port, queue: Queue, command: Command) -> int:
     return 0
 
 
+@kernel(INT, PORT, QUEUE, COMMAND)
+def read_chain(port: Port, queue: Queue, command: Command) -> int:
+    """Read the chain that was found; *returns* 1 where it is whole and in order."""
+    if queue.packed:
+        return read_packed(port, queue, command)
+    return read_split(port, queue, command)
+
+
 @kernel(INT, QUEUE, COMMAND)
 def find_split(queue: Queue, command: Command) -> int:
     """Where the next chain of a split ring begins; *returns* as `take_command`."""
@@ -203,10 +211,8 @@ def take_command(port: Port, queue: Queue, command: Command) -> int:
         return found
     command.length = 0
     command.ack_hva = 0
-    if queue.packed:
-        command.ack_hva *= read_packed(port, queue, command)
-    else:
-        command.ack_hva *= read_split(port, queue, command)
+    if not read_chain(port, queue, command):
+        command.ack_hva = 0
     return TAKEN
 
 

@@ -193,7 +193,7 @@ class GuestPort:
             if not (record.control_ring and record.queues[record.control_ring].live):
                 self._control.reset()
             self.features = features
-            record.features = features
+            record.features = features - (features >> 63 << 64)  # bit 63 is the sign
             record.header_len = virtio_net.header_len(features)
             record.mergeable = self._has(virtio_net.VIRTIO_NET_F_MRG_RXBUF)
             record.event_idx = self._has(virtio.VIRTIO_F_EVENT_IDX)
