@@ -20,6 +20,7 @@ Threads: one thread runs this without the GIL; the control plane asks it to retu
 
 from vionet.engine.burst import from_guest, from_queues, from_tap
 from vionet.engine.control import call_drivers
+from vionet.engine.interface import from_interface
 from vionet.engine.kick import settle, take_events
 from vionet.engine.layout import STATE, WORK, State, Work
 from vionet.engine.ring import arm
@@ -33,6 +34,7 @@ PEEK_ROUNDS = 32
 YIELD_FRAMES = 32  # a round of fewer frames lets others have the core first
 CLOCK_MONOTONIC = 1
 GUEST = int(PortKind.GUEST)
+INTERFACE = int(PortKind.INTERFACE)
 STREAM = int(PortKind.STREAM)
 
 
@@ -61,6 +63,8 @@ def serve(state: State, work: Work) -> int:
                 take_events(state, work, 0)
             if port.kind == STREAM:
                 done += from_stream(state, work, index)
+            elif port.kind == INTERFACE:
+                done += from_interface(state, work, index)
             else:
                 done += from_tap(state, work, index)
     return done
