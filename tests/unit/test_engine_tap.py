@@ -12,7 +12,8 @@ from tests.reference import checksum
 from tests.reference.frame import BROADCAST, Layers, options
 from tests.reference.guest import DATA_GPA
 from tests.reference.network import Network
-from tests.reference.plug import FULL, GUEST_CSUM, Options
+from tests.reference.plug import FULL, GUEST_CSUM, GUEST_GSO, Options
+from vionet.engine.layout import FRAME_MAX
 from vionet.engine.status import FabricKind
 from vionet.spec.virtio_net import NetHeader
 
@@ -286,3 +287,60 @@ def test_long_headers_of_a_tap() -> None:
                 assert udp.partial == one.frame
             else:
                 assert udp.data == one.frame
+
+
+def test_frame_that_no_header_can_describe() -> None:
+    """EINVAL is one frame lost, and the tap is read on; a burst of them is bounded (LX-19)."""
+    with Network() as network:
+        source, _ = network.tap(), network.guest()
+        unreadable = os.pidfd_open(os.getpid())  # every read of it is EINVAL
+        os.dup2(unreadable, int(source.record.fd))
+        os.close(unreadable)
+        assert 64 == network.run_tap(source)
+        assert {"tap_error": 64} == source.drops
+        assert 1 == source.record.readable
+
+
+def test_wire_fills_buffers_made_for_one_tag() -> None:
+    """Linux's buffers without MRG_RXBUF hold a tagged frame and no byte more: read in place."""
+    with Network(FabricKind.WIRE) as network:
+        source, sink = network.tap(), network.guest(FULL & ~(1 << 15))
+        udp = Layers(dst=BROADCAST).udp(bytes(1472))
+        tagged = udp.data[:12] + b"\x81\x00\x00\x05" + udp.data[12:]
+        for _ in range(2):
+            sink.post(12 + 1518)
+        source.give(udp.partial, udp.header)
+        source.give(tagged)
+        assert 2 == network.run_tap(source)
+        header = udp.header._replace(csum_start=38)
+        assert [(udp.header, udp.partial), (header, 1518)] == [
+            (r.header._replace(num_buffers=0), r.frame if len(r.frame) < 1518 else len(r.frame))
+            for r in sink.received()
+        ]
+        assert {} == source.drops | sink.drops
+        assert 0 == sink.ledger.get("payload_bytes_copied", 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_largest_frame_of_a_tap(kind: FabricKind) -> None:
+    """64 KiB of IP, a tag and a header are read whole (TP-15); a frame that is longer than any
+    may be is dropped by name."""
+    with Network(kind) as network:
+        source = network.tap()
+        sink = network.guest(FULL | GUEST_GSO, size=256, data_len=1 << 20)
+        source.record.max_frame_len = FRAME_MAX
+        tcp = Layers(dst=BROADCAST).tcp(bytes(65535 - 40))
+        tagged = tcp.partial[:12] + b"\x81\x00\x00\x05" + tcp.partial[12:]
+        header = tcp.gso(1460)._replace(csum_start=38, hdr_len=58)
+        for _ in range(120):
+            sink.post(2000)
+        source.give(tagged, header)
+        six = Layers(6, dst=BROADCAST).tcp(bytes(65535 - 20))
+        longer = six.partial[:12] + b"\x81\x00\x00\x05" + six.partial[12:]
+        source.give(longer, six.gso(1440)._replace(csum_start=58))
+        source.give(tagged, header)
+        assert (65553, FRAME_MAX + 4) == (len(tagged), len(longer))
+        assert 3 == network.run_tap(source)
+        found = [(r.header._replace(num_buffers=0), r.frame) for r in sink.received()]
+        assert [(header, tagged)] * 2 == found
+        assert {"tap_truncated": 1} == source.drops

@@ -48,6 +48,7 @@ GUEST = int(PortKind.GUEST)
 STREAM = int(PortKind.STREAM)
 EAGAIN = 11
 EINTR = 4
+EINVAL = 22
 
 
 @kernel(INT, PORT, INT)
@@ -77,6 +78,7 @@ def from_guest(state: State, work: Work, in_port: int, ring: int) -> int:
         take_events(state, work, 0)
     queue.held = 0
     discarded = refusal(port, ring)
+    steers = port.steers
     work.n_segments = 0
     frame.in_place = 0
     frame.full = 0
@@ -99,7 +101,7 @@ def from_guest(state: State, work: Work, in_port: int, ring: int) -> int:
                     n_bytes -= length
                     queue.held = 1
                     break
-                if port.steers and status == OK:
+                if steers and status == OK:
                     learn_flow(state, port, work, frame, ring)
         if status != OK:
             state.drops[in_port, status] += 1
@@ -138,7 +140,7 @@ def posted(state: State, work: Work, in_port: int, out: int) -> int:
     tap until the guest posts some.
     """
     port = state.ports[out]
-    need = port.header_len + state.ports[in_port].max_frame_len + 1
+    need = port.header_len + state.ports[in_port].max_frame_len
     chosen = 1
     for pair in range(port.n_pairs if port.steers else 1):
         work.rx_ring = 2 * pair
@@ -180,9 +182,12 @@ def from_tap(state: State, work: Work, in_port: int) -> int:
             error = errno()
             if error == EINTR:
                 continue
-            port.readable = 0
             if error != EAGAIN:
                 state.drops[in_port, TAP_ERROR] += 1
+            if error == EINVAL:  # a frame that no header can describe is lost (spec LX-19)
+                done += 1
+                continue
+            port.readable = 0
             break
         done += 1
         if length == 0:
