@@ -2,23 +2,21 @@
 
 import json
 import os
-import select
 import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import vionet as vionet_package
 from tests.process import Child, Children
+from tests.serving import READY_S, Starter, only_port, starter, until_state
 from vionet.check.driver import Port
 from vionet.check.packet import BROADCAST, Flow
 from vionet.config import parse_switch
@@ -27,25 +25,15 @@ from vionet.daemon.run import run
 from vionet.spec import virtio
 from vionet.spec import virtio_net as net
 
-READY_S = 110  # a cold cache compiles first
 MODERN = 1 << virtio.VIRTIO_F_VERSION_1
 CSUMS = virtio.mask([net.VIRTIO_NET_F_CSUM, net.VIRTIO_NET_F_GUEST_CSUM])
 GUEST_MAC = bytes.fromhex("525400000001")
 
-Starter = Callable[..., Child]
-
 
 @pytest.fixture
 def vionet(start: Children) -> Starter:
-    """Start a command line; it is ready when this returns, unless `ready` is false."""
-
-    def started(*arguments: str, ready: bool = True) -> Child:
-        child = start(sys.executable, "-m", "vionet", *arguments)
-        if ready:
-            child.wait_for("^ready$", READY_S)
-        return child
-
-    return started
+    """Start a command line."""
+    return starter(start)
 
 
 def failed(child: Child) -> str:
@@ -55,23 +43,6 @@ def failed(child: Child) -> str:
     lines = child.stderr.splitlines()
     (line,) = [line for line in lines if not line.startswith("vionet: compil")]
     return line
-
-
-def only_port(path: Path) -> dict[str, Any]:
-    """The first port of the fabric that answers at `path`."""
-    port: dict[str, Any] = ask_status(path)["fabrics"][0]["ports"][0]
-    return port
-
-
-def until_state(path: Path, state: str) -> dict[str, Any]:
-    """The first port once it is in `state`, within ten seconds."""
-    deadline = time.monotonic() + 10
-    while True:
-        port = only_port(path)
-        if port["state"] == state:
-            return port
-        assert time.monotonic() < deadline, f"still {port['state']}, not {state}"
-        select.select([], [], [], 0.01)
 
 
 def test_life_of_a_switch(vionet: Starter, run_dir: Path) -> None:

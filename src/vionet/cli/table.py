@@ -90,7 +90,7 @@ def details(port: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "negotiated", feature_text(port["features"])
         if (refused := feature_text(port["refused"])) != "-":
             yield "refused", refused
-    if port["queues_offered"] > 1:
+    if port["queues_offered"] > 1 and port["queues"]:
         yield "queues", f"{port['queues']} of {port['queues_offered']} pairs in use"
     for key in ("vlan", "trunk"):
         if port[key] is not None:

@@ -195,7 +195,8 @@ def _read_option(text: str, kind: Kind, piece: str, values: dict[str, Any], in_u
         raise ConfigError(text, f"{piece or 'empty'}: no such option; {suggest(key, known)}")
     entry = _OPTIONS[key]
     if kind not in entry.kinds:
-        owners = " and ".join(f"{owner}:" for owner in entry.kinds)
+        *others, last = (f"{owner}:" for owner in entry.kinds)
+        owners = f"{', '.join(others)} and {last}" if others else last
         raise ConfigError(text, f"{piece}: an option of {owners} ports; leave it out")
     if in_use and entry.fixed:
         problem = f"{key} cannot change while in use: {entry.fixed}; restart vionet with it"

@@ -32,7 +32,7 @@ class LivePort(Protocol):
 
     @property
     def pairs(self) -> int:
-        """Queue pairs in use."""
+        """Queue pairs in use while it is attached."""
 
     @property
     def warnings(self) -> Sequence[str]:
@@ -79,7 +79,7 @@ def port_document(config: PortConfig, live: LivePort) -> dict[str, Any]:
         "offered": virtio.names(offered),
         "features": virtio.names(features),
         "refused": virtio.names(offered & ~features if features else 0),
-        "queues": live.pairs,
+        "queues": live.pairs if live.state == "attached" else 0,
         "queues_offered": config.queues,
         "vlan": config.vlan,
         "trunk": None if config.trunk is None else trunk_text(config.trunk),
