@@ -38,6 +38,7 @@ from tests.reference.plug import (
     HOST_USO,
     INDIRECT_DESC,
     MRG_RXBUF,
+    RING_PACKED,
     VERSION_1,
 )
 from vionet.engine.status import Policy
@@ -187,7 +188,7 @@ headers = st.builds(
 )
 
 
-_optional = (CSUM, GUEST_CSUM, MRG_RXBUF, EVENT_IDX, VERSION_1)
+_optional = (CSUM, GUEST_CSUM, MRG_RXBUF, EVENT_IDX, VERSION_1, RING_PACKED)
 _sends = (HOST_TSO4, HOST_TSO6, HOST_ECN, HOST_USO)
 _takes = (GUEST_TSO4, GUEST_TSO6, GUEST_ECN, GUEST_USO4, GUEST_USO6)
 
@@ -197,6 +198,8 @@ def _closed(words: tuple[int, int, int]) -> int:
     chosen = INDIRECT_DESC
     for bits, word in zip((_optional, _sends, _takes), words, strict=True):
         chosen |= sum(bit for i, bit in enumerate(bits) if word >> i & 1)
+    if not chosen & VERSION_1:
+        chosen &= ~RING_PACKED
     if not chosen & CSUM:
         chosen &= ~sum(_sends)
     if not chosen & GUEST_CSUM:

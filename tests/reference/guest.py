@@ -75,7 +75,6 @@ class Guest:
         self.port = port or GuestPort(slot(state, index), replace(options, policy=policy))
         self.port.opened()
         self.port.set_features(features)
-        plug.negotiate_gso(self.record, features)
         hva = self.memory.hva
         self.port.set_memory([Piece(r.gpa, r.size, hva + r.off) for r in self.memory.ranges])  # type: ignore[misc]
         for number, ring in enumerate((self.rx, self.tx)):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from vionet.engine.fdb import pin
-from vionet.engine.layout import Port, State
+from vionet.engine.layout import State
 from vionet.engine.status import Policy
 from vionet.ports.slot import Slot
 from vionet.spec import virtio, virtio_net
@@ -50,22 +50,6 @@ class Options:
     vlan: int | None = None
     trunk: int | None = None
     link_up: bool = True
-
-
-def negotiate_gso(record: Port, features: int) -> None:
-    """What the negotiated features mean for large frames, for a port that does not say so."""
-
-    def has(bit: int, word: int) -> int:
-        return word if features & bit else 0
-
-    record.offers_gso = has(HOST_TSO4, 1) | has(HOST_TSO6, 2) | has(HOST_ECN, 4) | has(HOST_USO, 24)
-    record.takes_gso = (
-        has(GUEST_TSO4, 1)
-        | has(GUEST_TSO6, 2)
-        | has(GUEST_ECN, 4)
-        | has(GUEST_USO4, 8)
-        | has(GUEST_USO6, 16)
-    )
 
 
 NO_OPTIONS = Options()

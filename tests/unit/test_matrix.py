@@ -35,6 +35,7 @@ from tests.reference.plug import (
     HOST_USO,
     INDIRECT_DESC,
     MRG_RXBUF,
+    RING_PACKED,
     VERSION_1,
 )
 from tests.reference.receiver import NEEDS_CSUM, obeys, on_the_wire
@@ -62,7 +63,7 @@ RECEIVERS = {
     "uso6": guest_uso4 | GUEST_USO6,
 }
 TRAFFIC = ("ipv4", "ipv6", "tagged", "vxlan")
-RINGS = ("split",)
+RINGS = {"split": 0, "packed": RING_PACKED}
 CWR_ACK, PSH_ACK = 0x90, 0x18
 BODY = bytes((i * 5 + (i >> 8)) & 0xFF for i in range(4096))
 SIZE = 1000
@@ -165,13 +166,13 @@ class Sink:
 
 def build(network: Network, ring: str) -> tuple[dict[str, Guest], list[Sink]]:
     """All senders and all receivers, whose addresses the switch has learnt."""
-    assert "split" == ring
     senders = {
-        name: network.guest(features, data_len=1 << 17) for name, features in SENDERS.items()
+        name: network.guest(features | RINGS[ring], data_len=1 << 17)
+        for name, features in SENDERS.items()
     }
     sinks = []
     for (name, features), merge, policy in product(RECEIVERS.items(), (True, False), list(Policy)):
-        word = features | (MRG_RXBUF if merge else 0)
+        word = features | RINGS[ring] | (MRG_RXBUF if merge else 0)
         guest = network.guest(word, policy=policy, data_len=1 << 17)
         sinks.append(Sink(name, guest, merge, policy, bytes([2, 0, 0, 0, 1, guest.index])))
     for sink in sinks:
@@ -216,7 +217,9 @@ def test_matrix(ring: str, traffic: str) -> None:
     cells = 0
     with Network() as network:
         senders, sinks = build(network, ring)
-        offset = TRAFFIC.index(traffic) + RINGS.index(ring)
+        packed = {bool(queue.packed) for sink in sinks for queue in sink.guest.record.queues[:2]}
+        assert {ring == "packed"} == packed
+        offset = TRAFFIC.index(traffic) + (ring == "packed")
         for sink in sinks:
             here = [speech.towards(sink.mac) for speech in said]
             for number, (name, source) in enumerate(senders.items()):
