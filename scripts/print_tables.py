@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from vionet.config import parse_switch
+from vionet.config import PortConfig, parse_switch
 from vionet.daemon.status import status_document
 from vionet.engine import layout
 from vionet.engine.plan import TABLE
@@ -110,9 +110,15 @@ class _Example:
     """A port as it may look in the status document."""
 
     state = "attached"
+    pairs = 1
+    warnings: tuple[str, ...] = ()
     features = virtio.mask(
         [net.VIRTIO_NET_F_CSUM, net.VIRTIO_NET_F_GUEST_CSUM, virtio.VIRTIO_F_VERSION_1]
     )
+    offered = features | 1 << net.VIRTIO_NET_F_HOST_USO
+
+    def change(self, options: PortConfig) -> None:
+        """It takes everything."""
 
     def ledger(self) -> dict[str, int]:
         """Nothing yet."""
