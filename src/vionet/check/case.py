@@ -13,7 +13,6 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,6 +20,7 @@ from vionet.check import judge
 from vionet.check.driver import BIT30, PATIENCE, PROTOCOL, Broken, Delivery, NotOffered, Port
 from vionet.check.packet import Flow, Frame, extension
 from vionet.check.segment import KINDS, Large, breaches, expanded
+from vionet.check.verdict import describe, difference, during, same
 from vionet.spec import vhost_user as vu
 from vionet.spec import virtio
 from vionet.spec import virtio_net as net
@@ -335,50 +335,7 @@ class Lab:
         return "the next connection is served, and so was the neighbour"
 
 
-@contextmanager
-def during(what: str) -> Iterator[None]:
-    """Say what was being tried when it broke."""
-    try:
-        yield
-    except Broken as error:
-        raise Broken(f"{what}: {error}") from error
-
-
-def describe(delivery: Delivery) -> str:
-    """The header of a delivery and the state of its checksum, for people."""
-    header = delivery.header
-    return (
-        f"flags {header.flags:#x}, gso_type {header.gso_type:#x}, csum_start {header.csum_start},"
-        f" csum_offset {header.csum_offset}, {len(delivery.frame)} bytes,"
-        f" checksum field: {judge.l4_sum(delivery.frame).value}"
-    )
-
-
-def same(delivery: Delivery, expected: bytes) -> str:
-    """The delivery, once finished as its header asks, is `expected`, and nothing is wrong."""
-    if found := judge.objections(delivery.header, delivery.frame):
-        raise Broken(f"{'; '.join(found)} ({describe(delivery)})")
-    finished = judge.finish(delivery.header, delivery.frame)
-    if finished != expected:
-        raise Broken(f"{difference(finished, expected)} ({describe(delivery)})")
-    return describe(delivery)
-
-
-def difference(seen: bytes, expected: bytes) -> str:
-    """Where two frames differ first."""
-    if len(seen) != len(expected) and seen[: len(expected)] == expected[: len(seen)]:
-        return f"{len(seen)} bytes instead of {len(expected)}"
-    place = next(i for i, (s, e) in enumerate(zip(seen, expected, strict=False)) if s != e)
-    return f"byte {place} is {seen[place]:#04x}, expected {expected[place]:#04x}"
-
-
-def expect(condition: bool, seen: str) -> None:
-    """Raise `Broken` with what was seen unless `condition`."""
-    if not condition:
-        raise Broken(seen)
-
-
-def variety(lab: Lab) -> Iterator[tuple[str, bytes, Frame]]:
+def variety(lab: Lab, back: bool = False) -> Iterator[tuple[str, bytes, Frame]]:
     """TCP and UDP frames in all the wrappings of L3: what it is, its token, the frame."""
     extensions = (
         (judge.NEXT_HOP_BY_HOP, extension()),
@@ -393,7 +350,7 @@ def variety(lab: Lab) -> Iterator[tuple[str, bytes, Frame]]:
         ("IPv6 in QinQ", 6, {"tags": (6, 7)}),
     ]
     for name, version, wrapping in layers:
-        flow = lab.flow(version, **wrapping)
+        flow = lab.flow(version, back=back, **wrapping)
         token = lab.token()
         yield f"UDP over {name}", token, flow.udp(token + bytes(range(33)))
         token = lab.token()

@@ -1,14 +1,18 @@
 """`vionet check`: the tester's command line."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
 import click
 
 from vionet.check import report
+from vionet.check.profile.guest import GUESTS
+from vionet.check.profile.scenario import scenarios
 from vionet.check.runner import Outcome, run
 from vionet.check.scope import checks, coverage
+from vionet.spec import virtio
 from vionet.spec.rules import rules
 from vionet.vhost_user.frontend import Closed
 from vionet.vhost_user.message import ProtocolError
@@ -35,6 +39,20 @@ def _chosen(only: tuple[str, ...]) -> list[str]:
     metavar="FILE",
     help="Write JUnit XML to FILE as well.",
 )
+@click.option(
+    "--as",
+    "guest",
+    type=click.Choice(list(GUESTS)),
+    help="Play this guest, and say what it would have concluded.",
+)
+@click.option(
+    "--packed", is_flag=True, help="Use packed rings where a check is not about split ones."
+)
+@click.option(
+    "--link",
+    metavar="COMMAND",
+    help='Takes the link of the first port down and up, given "down" or "up".',
+)
 @click.option("--only", multiple=True, metavar="ID,…", help="Check these rules only.")
 @click.option(
     "--timeout",
@@ -49,6 +67,9 @@ def command(
     list_only: bool,
     as_json: bool,
     junit: Path | None,
+    guest: str | None,
+    packed: bool,
+    link: str | None,
     only: tuple[str, ...],
     timeout: float,
 ) -> None:
@@ -69,6 +90,8 @@ def command(
         return
     if not 1 <= len(sockets) <= 2:
         raise click.UsageError("one or two sockets, please (or --list)")
+    if guest and only:
+        raise click.UsageError("--as has checks of its own; leave --only out")
     ids = _chosen(only)
     is_terminal = sys.stderr.isatty() and not as_json
 
@@ -77,7 +100,15 @@ def command(
             click.echo(f"\r{outcome.rule.id:8}", nl=False, err=True)
 
     try:
-        outcomes = run(sockets, ids, timeout=timeout, progress=progress)
+        outcomes = run(
+            sockets,
+            ids,
+            timeout=timeout,
+            progress=progress,
+            chosen=scenarios(guest) if guest else (),
+            extra=packed << virtio.VIRTIO_F_RING_PACKED,
+            link_command=shlex.split(link or ""),
+        )
     except (OSError, Closed, ProtocolError) as error:
         reason = getattr(error, "strerror", None) or str(error) or "connection closed"
         raise click.ClickException(

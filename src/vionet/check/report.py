@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final, TextIO
 from xml.etree import ElementTree as Xml  # writing only
 
+from vionet.check.profile.guest import GUESTS
 from vionet.check.runner import Group, Outcome, Status
 from vionet.check.scope import Coverage
 from vionet.spec.rules import Rule
@@ -42,6 +43,7 @@ def listing(covered: Sequence[Coverage]) -> dict[str, object]:
             }
             for row in covered
         ],
+        "guests": {guest.name: guest.title for guest in GUESTS.values()},
     }
 
 
@@ -51,6 +53,9 @@ def write_listing(covered: Sequence[Coverage], out: TextIO) -> None:
         out.write(f"{rule.id:6} {rule.level:12} {status:15} {reason}\n")
     counts = Counter(row.status for row in covered)
     out.write(", ".join(f"{number} {status}" for status, number in counts.items()) + "\n")
+    out.write("\nguests, for --as:\n")
+    for guest in GUESTS.values():
+        out.write(f"{guest.name:14} {guest.title}\n")
 
 
 def document(sockets: Sequence[str], outcomes: Sequence[Outcome]) -> dict[str, object]:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from vionet.check.case import Check, Lab, Offer
 from vionet.check.driver import Broken, NotOffered
@@ -133,14 +133,19 @@ def run(
     timeout: float = 20.0,
     revive: Callable[[], None] | None = None,
     progress: Callable[[Outcome], None] = lambda _: None,
+    chosen: Sequence[tuple[Rule, Check]] = (),
+    **bench: Any,
 ) -> list[Outcome]:
-    """Check the rules `ids` (all, if none are named) of the back-end behind `paths`."""
-    chosen = {i: c for i, c in all_checks().items() if not ids or i in ids}
+    """Check the rules `ids` (all, if none are named) of the back-end behind `paths`.
+
+    `chosen` are checks to run instead; `bench` are fields of `Lab`.
+    """
+    chosen = chosen or [(rules()[i], c) for i, c in all_checks().items() if not ids or i in ids]
     offer = Offer.read(paths[0], timeout)
     outcomes: list[Outcome] = []
     done: dict[int, tuple[Status, str, float]] = {}
     gone = ""
-    for rule_id, check in chosen.items():
+    for rule, check in chosen:
         began = time.monotonic()
         if id(check) in done:
             status, seen, seconds = done[id(check)]
@@ -150,13 +155,12 @@ def run(
             elif check.ports > len(paths):
                 status, seen = Status.SKIPPED, "needs two sockets"
             else:
-                status, seen, gone = attempt(check, paths, offer, timeout)
+                status, seen, gone = attempt(check, paths, offer, timeout, **bench)
             if gone and revive is not None:
                 revive()
                 gone = ""
             seconds = time.monotonic() - began
             done[id(check)] = (status, seen, seconds)
-        rule = rules()[rule_id]
         group = group_of(rule, check)
         outcome = Outcome(rule, group, status, check.does, check.expects, seen, seconds)
         outcomes.append(outcome)
@@ -165,10 +169,10 @@ def run(
 
 
 def attempt(
-    check: Check, paths: Sequence[str], offer: Offer, timeout: float
+    check: Check, paths: Sequence[str], offer: Offer, timeout: float, **bench: Any
 ) -> tuple[Status, str, str]:
     """Run one check on a bench of its own; the last item says why the back-end is gone."""
-    lab = Lab(paths, offer, min(timeout, 3.0))
+    lab = Lab(paths, offer, min(timeout, 3.0), **bench)
     try:
         status, seen = _guarded(check, lab, timeout)
     finally:

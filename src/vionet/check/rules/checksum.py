@@ -9,13 +9,15 @@ from vionet.check.case import (
     VERSION_1,
     Lab,
     check,
-    describe,
-    expect,
-    same,
     variety,
 )
 from vionet.check.judge import NEXT_FRAGMENT, PROTOCOL_TCP, PROTOCOL_UDP, Sum, l4_sum, parse
 from vionet.check.packet import BROADCAST, Frame, fragment_extension
+from vionet.check.verdict import (
+    describe,
+    expect,
+    same,
+)
 from vionet.spec import virtio_net as net
 
 NEEDS = net.VIRTIO_NET_HDR_F_NEEDS_CSUM

@@ -13,10 +13,6 @@ from vionet.check.case import (
     VERSION_1,
     Lab,
     check,
-    describe,
-    during,
-    expect,
-    same,
 )
 from vionet.check.control import (
     ALLMULTI,
@@ -43,6 +39,12 @@ from vionet.check.packet import BROADCAST
 from vionet.check.rules.config import number
 from vionet.check.rules.segmentation import WHOLE, kinds, made
 from vionet.check.segment import KINDS
+from vionet.check.verdict import (
+    describe,
+    during,
+    expect,
+    same,
+)
 from vionet.spec import virtio_net as net
 
 CTRL_RX: Final = 1 << net.VIRTIO_NET_F_CTRL_RX

@@ -11,12 +11,14 @@ from vionet.check.case import (
     VERSION_1,
     Lab,
     check,
+)
+from vionet.check.driver import NotOffered
+from vionet.check.verdict import (
     describe,
     during,
     expect,
     same,
 )
-from vionet.check.driver import NotOffered
 from vionet.spec import virtio
 from vionet.spec import virtio_net as net
 

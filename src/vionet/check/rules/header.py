@@ -7,12 +7,14 @@ from vionet.check.case import (
     VERSION_1,
     Lab,
     check,
+)
+from vionet.check.driver import Port
+from vionet.check.verdict import (
     describe,
     during,
     expect,
     same,
 )
-from vionet.check.driver import Port
 from vionet.spec import virtio_net as net
 
 SPLITS = ((12, 46), (1, 11), (5, 7), (1,) * 12, (10, 2), (3, 9, 5, 9), (12, 1, 1, 1), (26,))

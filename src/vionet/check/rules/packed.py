@@ -12,13 +12,15 @@ from vionet.check.case import (
     VERSION_1,
     Lab,
     check,
-    during,
-    expect,
-    same,
 )
 from vionet.check.driver import QUIET, RX, TX, Broken, Port
 from vionet.check.packed import AVAIL, BASE, DISABLE, ENABLE, SLOT, SPECIFIC, USED
 from vionet.check.rules.ring import burst, called, settled
+from vionet.check.verdict import (
+    during,
+    expect,
+    same,
+)
 from vionet.spec import virtio
 from vionet.spec import virtio_net as net
 

@@ -9,13 +9,15 @@ from vionet.check.case import (
     VERSION_1,
     Lab,
     check,
-    describe,
-    expect,
-    same,
     variety,
 )
 from vionet.check.driver import POISON, Broken
 from vionet.check.judge import Sum, finish, l4_sum
+from vionet.check.verdict import (
+    describe,
+    expect,
+    same,
+)
 from vionet.spec import virtio_net as net
 
 NEEDS = net.VIRTIO_NET_HDR_F_NEEDS_CSUM

@@ -9,13 +9,15 @@ from vionet.check.case import (
     VERSION_1,
     Lab,
     check,
+)
+from vionet.check.driver import POISON, QUIET, RX, TX, Broken, Port
+from vionet.check.ring import DESC
+from vionet.check.verdict import (
     describe,
     during,
     expect,
     same,
 )
-from vionet.check.driver import POISON, QUIET, RX, TX, Broken, Port
-from vionet.check.ring import DESC
 from vionet.spec import virtio
 
 

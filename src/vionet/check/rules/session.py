@@ -11,13 +11,15 @@ from vionet.check.case import (
     VERSION_1,
     Lab,
     check,
-    during,
-    expect,
-    same,
 )
 from vionet.check.driver import BIT30, PROTOCOL, QUIET, RX, TX, Broken, NotOffered, Port
 from vionet.check.rules.config import PROTOCOL_MTU, STATUS, number, refused
 from vionet.check.rules.device import RESET, restart
+from vionet.check.verdict import (
+    during,
+    expect,
+    same,
+)
 from vionet.spec import vhost_user as vu
 from vionet.spec import virtio
 from vionet.spec.vhost_user import Request

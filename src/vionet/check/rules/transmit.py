@@ -6,13 +6,15 @@ from vionet.check.case import (
     VERSION_1,
     Lab,
     check,
+    variety,
+)
+from vionet.check.packet import Frame
+from vionet.check.verdict import (
     describe,
     during,
     expect,
     same,
-    variety,
 )
-from vionet.check.packet import Frame
 from vionet.spec import virtio_net as net
 
 NEEDS = net.VIRTIO_NET_HDR_F_NEEDS_CSUM

@@ -1,0 +1,1 @@
+"""Drivers that cannot be run here, played: what they negotiate, post, send and conclude."""
