@@ -13,6 +13,7 @@ from tests.reference.guest import Guest
 from tests.reference.plug import FULL, NO_OPTIONS, Options
 from tests.reference.tap import SocketTap
 from vionet.engine.burst import from_guest, from_tap
+from vionet.engine.kick import settle
 from vionet.engine.layout import State, Work
 from vionet.engine.status import LEDGER_KEYS, FabricKind
 from vionet.fabric.fabric import prepare_state, prepared_work
@@ -84,6 +85,7 @@ class Network:
         shown = [guest.rx.used_idx for guest in self.guests]
         for guest in self.guests:
             guest.memory.freeze()
+        settle(self.state)
         done = int(burst())
         for guest, idx in zip(self.guests, shown, strict=True):
             guest.check_memory(idx, in_place)

@@ -84,8 +84,7 @@ def offer_any(state: State, work: Work, frame: Frame, in_port: int, out: int) ->
 @kernel(INT, STATE, WORK, FRAME, INT, INT, inline=True)
 def offer(state: State, work: Work, frame: Frame, in_port: int, out: int) -> int:
     """Deliver to one port unless a rule of that port forbids it.  *returns* a drop reason."""
-    port = state.ports[out]
-    if state.vlan_aware | port.isolated | port.locked | port.link_down | port.filter | port.steers:
+    if state.ports[out].special:
         return offer_any(state, work, frame, in_port, out)
     work.rx_ring = 0
     return deliver(state, work, frame, out)

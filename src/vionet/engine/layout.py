@@ -102,6 +102,7 @@ class Port(Record):
     offers_partial: int  # it may send NEEDS_CSUM
     offers_gso: int  # GSO_* bits of what it may send
     accepts: int  # Accepts
+    special: int  # something must be asked before a frame is delivered here (`forward.offer_any`)
     takes_gso: int  # GSO_* bits of what may be delivered whole
     n_pairs: int  # queue pairs in use: frames may be delivered to receive rings 0, 2, … below
     control_ring: int  # index of the control queue; 0: it has none
