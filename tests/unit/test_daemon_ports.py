@@ -116,6 +116,26 @@ def test_reserved_multicast_by_setting(vionet: Starter, run_dir: Path) -> None:
         assert 0 == child.stop()
 
 
+def test_packed_rings_have_a_file(vionet: Starter, run_dir: Path) -> None:
+    """Where a port offers packed rings their positions are kept beside the control socket, for
+    its owner alone; where that cannot be, a warning says what it costs, and the port serves."""
+    for name, options in (("none", ""), ("some", ",+ring_packed"), ("taken", ",+ring_packed")):
+        rings = run_dir / f"{name}.rings"
+        if name == "taken":
+            rings.mkdir()
+        child = vionet(
+            "switch", f"a=guest:{run_dir}/a{options}", "--control", f"{run_dir}/{name}.control"
+        )
+        if name == "some":
+            assert 0o600 == stat.S_IMODE(rings.stat().st_mode)
+        if name == "taken":
+            child.wait_for("no file of positions.*cost=", 10)
+        offered = only_port(run_dir / f"{name}.control")["offered"]
+        assert (name != "none") == ("VIRTIO_F_RING_PACKED" in offered)
+        assert 0 == child.stop()
+        assert (name != "none") == rings.exists()
+
+
 def test_stream_is_served(vionet: Starter, run_dir: Path) -> None:
     """A peer of a stream port gets complete frames behind their length, and comes again; its
     socket has its mode and goes at the end."""
