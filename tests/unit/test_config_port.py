@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from ipaddress import ip_interface
+from typing import Any
 
 import pytest
 
@@ -327,7 +328,7 @@ def test_limits_are_the_engines() -> None:
         (["-guest_csum"], "features", EVERYTHING & ~(GUEST_CSUM | RECEIVING)),
     ],
 )
-def test_change_in_use(pieces: list[str], field: str, value: object) -> None:
+def test_change_in_use(pieces: list[str], field: str, value: Any) -> None:
     """What may change at run time changes that field and no other."""
     port = parse_port("a", "guest:/a,isolated,vlan=3,trunk=all")
     assert changed_port(port, pieces) == replace(port, **{field: value})
