@@ -17,9 +17,10 @@ from tests.reference.frame import Layers
 from tests.reference.guest import Guest
 from tests.reference.plug import EVENT_IDX, FULL, Options
 from tests.reference.ring import DriverRing
-from vionet.engine.status import FabricKind
+from tests.reference.tap import PairTap
+from vionet.engine.status import GSO_ALL, FabricKind
 from vionet.fabric import Fabric
-from vionet.ports.tap import Tap
+from vionet.ports.uplink import Findings
 from vionet.vhost_user.ring import Ring
 
 FRAME = Layers().tcp(bytes(range(200)))
@@ -178,9 +179,9 @@ def test_tap_wakes_the_worker(kind: FabricKind) -> None:
         kernel, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         kernel.settimeout(DEADLINE_S)
-        tap = Tap(
-            fd=ours.detach(), name="tap", header_len=12, mtu=1500, takes_partial=True,
-            gives_partial=True, made=True, old_header_len=12,
+        tap = PairTap(
+            fd=ours.detach(), name="tap", header_len=12, mtu=1500,
+            findings=Findings(True, GSO_ALL, True, GSO_ALL), made=True, old_header_len=12,
         )  # fmt: skip
         with kernel:
             guest.fabric.add_tap(Options(features=FULL), tap)

@@ -3,7 +3,8 @@
 How it works: `flow_of` hashes the frame's addresses, protocol and ports, the same for both
 directions.  `learn_flow` notes on which transmit queue the driver sent a flow last, and `steer`
 delivers it to the receive queue beside that one; a flow that is not known, and one whose queue is
-not in use, goes where its hash says.  So the frames of one flow stay on one queue, in order.
+not in use, goes where its hash says among those that are.  So the frames of one flow stay on one
+queue, in order.
 
 A slot of the table belongs to one flow until that has been idle for a while: another that hashes
 there keeps its place by the hash, and neither pushes the other about.  Fragments are told apart by
@@ -88,10 +89,14 @@ def steer(port: Port, work: Work, frame: Frame) -> int:
     flow = flow_of(work, frame)
     entry = port.flows[flow & (FLOWS_MAX - 1)]
     pair: int = (entry & 0xFF) - 1
-    if pair < 0 or pair >= port.n_pairs or entry >> 8 & U32 != flow:
-        pair = (flow >> 16) % port.n_pairs
-    for _ in range(port.n_pairs):
-        if port.queues[2 * pair].live:
+    if entry >> 8 & U32 == flow and 0 <= pair < port.n_pairs and port.queues[2 * pair].live:
+        return 2 * pair
+    live = 0
+    for pair in range(port.n_pairs):
+        live += port.queues[2 * pair].live
+    nth = (flow >> 16) % max(live, 1)
+    for pair in range(port.n_pairs):
+        nth -= port.queues[2 * pair].live
+        if nth < 0:
             return 2 * pair
-        pair = (pair + 1) % port.n_pairs
     return 0
