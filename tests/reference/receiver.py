@@ -5,6 +5,7 @@ from the outside, without asking the device or its model.
 card would have sent: the bytes that all of this is about.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from tests.reference import checksum, segment
@@ -81,3 +82,8 @@ def on_the_wire(header: NetHeader, frame: bytes) -> list[bytes]:
     if header.flags == NEEDS_CSUM:
         return [checksum.finish(frame, header.csum_start, header.csum_offset)]
     return [frame]
+
+
+def stream(found: Sequence[tuple[NetHeader, bytes]]) -> list[bytes]:
+    """`on_the_wire` of one delivery after the other."""
+    return [one for header, frame in found for one in on_the_wire(header, frame)]
