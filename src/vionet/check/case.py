@@ -103,7 +103,7 @@ class Lab:
     timeout: float = 5.0
     patience: float = PATIENCE
     extra: int = 0  # features that every port negotiates besides
-    link_command: Sequence[str] = ()  # takes "up" or "down"
+    link_command: Sequence[str] = ()  # with {} for "up" or "down"
     ports: list[Port] = field(default_factory=list)
     frontends: dict[int, Frontend] = field(default_factory=dict)
     memories: list[GuestMemory] = field(default_factory=list)
@@ -135,7 +135,8 @@ class Lab:
         """Take the link of the first port "down" or "up", by the command of `--link`."""
         if not self.link_command:
             raise NotOffered("a way to move the link (--link)")
-        subprocess.run([*self.link_command, state], check=True, timeout=self.timeout)
+        words = [word.replace("{}", state) for word in self.link_command]
+        subprocess.run(words, check=True, timeout=self.timeout, stdout=subprocess.DEVNULL)
 
     # --- connections --------------------------------------------------------------------------
     def need(self, features: int = 0, protocol: int = 0) -> None:

@@ -51,7 +51,7 @@ def _chosen(only: tuple[str, ...]) -> list[str]:
 @click.option(
     "--link",
     metavar="COMMAND",
-    help='Takes the link of the first port down and up, given "down" or "up".',
+    help="Takes the link of the first port up or down, which stands where COMMAND has {}.",
 )
 @click.option("--only", multiple=True, metavar="ID,…", help="Check these rules only.")
 @click.option(

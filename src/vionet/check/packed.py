@@ -37,6 +37,7 @@ class PackedRing:
         self.desc_gpa = memory.allocate(16 * size, 16)
         self.avail_gpa = memory.allocate(4, 4)  # the driver's event suppression
         self.used_gpa = memory.allocate(4, 4)  # the device's
+        self.used_len = 4
         self.base = base or BASE
         self.next_slot, self.wrap = self.base & 0x7FFF, self.base >> 15 & 1
         self.used_slot, self.used_wrap = self.base >> 16 & 0x7FFF, self.base >> 31

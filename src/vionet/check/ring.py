@@ -66,7 +66,8 @@ class Ring:
         self.memory, self.size = memory, size
         self.desc_gpa = memory.allocate(virtio.vring_desc_len(size), virtio.VRING_DESC_ALIGN)
         self.avail_gpa = memory.allocate(virtio.vring_avail_len(size), virtio.VRING_AVAIL_ALIGN)
-        self.used_gpa = memory.allocate(virtio.vring_used_len(size), virtio.VRING_USED_ALIGN)
+        self.used_len = virtio.vring_used_len(size)
+        self.used_gpa = memory.allocate(self.used_len, virtio.VRING_USED_ALIGN)
         self._avail = memory.view(self.avail_gpa, virtio.vring_avail_len(size)).cast("H")
         self._used = memory.view(self.used_gpa, virtio.vring_used_len(size))
         self._free = list(range(size - 1, -1, -1))

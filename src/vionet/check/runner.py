@@ -24,6 +24,7 @@ from vionet.spec.rules import Rule, rules
 from vionet.vhost_user.frontend import Closed, Frontend, Refused
 from vionet.vhost_user.message import ProtocolError
 
+SPLIT_RINGS: Final = "2.4"  # the area whose checks are about them
 GRACE: Final = 2.0  # seconds that a back-end has to accept a connection after a check
 
 
@@ -152,6 +153,8 @@ def run(
         else:
             if gone and (gone := _alive(paths)):
                 status, seen = Status.FAILED, f"the back-end is gone ({gone})"
+            elif bench.get("extra") and rule.area == SPLIT_RINGS:
+                status, seen = Status.NOT_OFFERED, "about split rings"
             elif check.ports > len(paths):
                 status, seen = Status.SKIPPED, "needs two sockets"
             else:

@@ -14,13 +14,14 @@ from typing import Any, Final
 
 from vionet.check import judge
 from vionet.check.case import (
+    CONFIG,
     GUEST_CSUM,
     VERSION_1,
     Check,
     Lab,
     variety,
 )
-from vionet.check.driver import RX, TX, Broken, Delivery, NotOffered, Port
+from vionet.check.driver import PROTOCOL, RX, TX, Broken, Delivery, NotOffered, Port
 from vionet.check.judge import NEXT_FRAGMENT, PROTOCOL_UDP
 from vionet.check.packet import Frame, fragment_extension
 from vionet.check.profile.guest import GUESTS, Guest, read
@@ -160,14 +161,15 @@ RECEIVED: Final[dict[str, tuple[str, Callable[[Lab, bool], Iterator[Stimulus]]]]
 # --- the guest --------------------------------------------------------------------------------
 def start(lab: Lab, guest: Guest, where: int = 0) -> Port:
     """The guest's driver on a socket, with what it acknowledges of the offer."""
-    want = guest.features & lab.offer.features
+    want = guest.features & lab.offer.features_with_config
     while orphans := virtio.mask(bit for bit, _ in virtio.unmet(want)):
         want &= ~orphans
     if guest.features & VERSION_1 & ~want:
         raise NotOffered("VIRTIO_F_VERSION_1")
     shape = guest.shape if sum(guest.shape) > 4096 or not _takes_large(want) else WHOLE
     shape = guest.shape if want >> net.VIRTIO_NET_F_MRG_RXBUF & 1 else shape
-    port = lab.port(where, want, size=guest.size, rx_buffers=guest.buffers, shape=shape)
+    port = lab.open(where, want, size=guest.size, protocol=PROTOCOL | CONFIG)
+    port.start(guest.buffers, shape)
     if guest.polls:
         for index in (RX, TX):
             port.rings[index].avail_flags = 1

@@ -33,9 +33,10 @@ def snapshot(memory: GuestMemory) -> list[bytes]:
     return [bytes(region.view[: region.used]) for region in memory.regions]
 
 
-def written(port: Port) -> list[bytes]:
-    """All that a device may write to: used rings and posted receive buffers."""
-    used = [port.memory.read(ring.used_gpa, 6 + 8 * ring.size) for ring in port.rings]
+def written(port: Port) -> list[object]:
+    """All that a device may write to: what it says of its use, and posted receive buffers."""
+    used: list[object] = [port.memory.read(ring.used_gpa, ring.used_len) for ring in port.rings]
+    used += [ring.fresh for ring in port.rings]
     pieces = [piece for chain in port.posted.values() for piece in chain]
     return used + [port.memory.read(piece.gpa, piece.length) for piece in pieces]
 

@@ -241,7 +241,7 @@ def failure_told(lab: Lab) -> str:
     seen = []
     for name, request, payload in (
         ("request 200", UNKNOWN_REQUEST, b""),
-        ("a ring of 3", Request.SET_VRING_NUM, vu.VRING_STATE.pack(0, 3)),
+        ("a ring of 0", Request.SET_VRING_NUM, vu.VRING_STATE.pack(0, 0)),
         ("ring 70000", Request.SET_VRING_BASE, vu.VRING_STATE.pack(70000, 0)),
     ):
         frontend = greeted(lab)
