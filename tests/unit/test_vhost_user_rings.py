@@ -275,3 +275,18 @@ def test_odd_bits_and_missing_descriptors(peer: Peer) -> None:
     assert not peer.acknowledged(Request.SET_VRING_ENABLE, vu.VRING_STATE.pack(0, 2))
     assert not peer.acknowledged(Request.SET_BACKEND_REQ_FD)
     assert set() == peer.session.fds
+
+
+def test_a_base_for_a_ring_that_was_disabled_begins_anew(ready: Peer) -> None:
+    """User Mode Linux unbinds its driver without GET_VRING_BASE: the old ring is not touched."""
+    ready.state(Request.SET_VRING_ENABLE, 0, 1)
+    ready.state(Request.SET_VRING_ENABLE, 0, 0)
+    ready.device.consumed[0] = 3
+    ready.device.calls.clear()
+    ready.state(Request.SET_VRING_BASE, 0, 0)
+    assert "stop_ring" == ready.device.calls[0][0]
+    assert not ready.device.rings[0].ready
+    ready.tell(Request.SET_VRING_ADDR, ready.place(0))
+    assert not ready.device.rings[0].ready
+    ready.tell(Request.SET_VRING_KICK, vu.U64.pack(0), KICK)
+    assert (True, 0) == (ready.device.rings[0].ready, ready.device.rings[0].base)

@@ -66,6 +66,10 @@ class Session:
         self.mtu = 0
         self.config = bytearray(offer.config.ljust(vu.CONFIG_SIZE_MAX, b"\0"))
         self.backend_fd = -1
+        # Disabled while they were ready.  A base for one means that its driver starts over, as User
+        # Mode Linux does without GET_VRING_BASE: what was the ring is the guest's memory again, and
+        # is not touched before a new kick has come.
+        self._retired: set[int] = set()
         self._offered = 0  # all feature bits that GET_FEATURES ever gave this front-end
 
     @property
@@ -144,6 +148,7 @@ class Session:
             if ring.packed != packed:
                 self._update(index, packed=packed, base=ring.base if packed else 0)
         if not word & BIT_30:
+            self._retired.clear()
             for index in range(len(self.rings)):
                 self._update(index, enabled=True)
         return None
@@ -294,7 +299,10 @@ class Session:
         self._check_index(index)
         check_base(base, packed=self._may_be_packed(index))
         self._stop(index)
-        self._update(index, base=base)
+        if index in self._retired:
+            self._update(index, base=base, kick_fd=-1, polled=False)
+        else:
+            self._update(index, base=base)
         return None
 
     def _get_vring_base(self, _: Any, index: int, _num: int) -> Reply:
@@ -305,6 +313,7 @@ class Session:
 
     def _set_vring_kick(self, fds: tuple[int, ...], index: int, nofd: bool) -> Reply:
         self._check_index(index)
+        self._retired.discard(index)
         self._update(index, kick_fd=-1 if nofd else fds[0], polled=nofd)
         return None
 
@@ -322,6 +331,10 @@ class Session:
         self._check_index(index)
         if enabled > 1:
             raise Refusal(f"enable {enabled}, expected 0 or 1")
+        if enabled:
+            self._retired.discard(index)
+        elif self.rings[index].ready:
+            self._retired.add(index)
         self._update(index, enabled=bool(enabled))
         return None
 
