@@ -65,7 +65,7 @@ class PackedRing(DriverRing):
         self.free_slots = size
         self.seen_idx = 0
         self.history: list[Used] = []
-        self.flags_of: list[int] = []  # of each used descriptor that was taken
+        self.order: list[int] = []  # the id of every chain, as they were put
         self._ids = list(range(FIRST_ID, FIRST_ID + size))
         self._spans: dict[int, int] = {}
         self._held: list[tuple[int, int]] = []  # (slot, flags) not shown yet
@@ -151,6 +151,7 @@ class PackedRing(DriverRing):
         """
         assert len(rows) <= self.free_slots, "the ring has no room for this chain"
         identity = self._ids.pop(0)
+        self.order.append(identity)
         self._spans[identity] = len(rows)
         self.free_slots -= len(rows)
         for i, (gpa, length, flags) in enumerate(rows):
@@ -182,7 +183,7 @@ class PackedRing(DriverRing):
             assert bool(flags & WRITE) == bool(length), "PK-12"
             assert flags & ~(AVAIL | USED | WRITE) == 0
             self.history.append(Used(identity, length))
-            self.flags_of.append(flags)
+            assert self.order[len(self.history) - 1] == identity, "RF-04: out of order"
             self.used_slots.append(self.reading.slot)
             span = self._spans.pop(identity)
             self.reading.advance(span)

@@ -197,10 +197,12 @@ def commit_packed(queue: Queue, work: Work, length: int) -> int:
     n = 0
     while length > 0:
         used = min(length, work.chain_len[n])
-        if n:
-            hva = queue.desc_hva + 16 * queue.used_idx + 8
-            store_i64(hva, used_word(queue, work.chain_head[n], used))
+        hva = queue.desc_hva + 16 * queue.used_idx + 8
+        word = used_word(queue, work.chain_head[n], used)
         take_slots(queue, work.chain_span[n])
+        fence_release()
+        if n:
+            store_i64(hva, word)
         length -= used
         n += 1
     fence_release()

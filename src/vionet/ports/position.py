@@ -80,12 +80,13 @@ class Positions:
         """Forget the file; what is in it stays.  No ring may be in use."""
         if self._map is not None:
             os.close(self._fd)
-            self._map = None  # unmapped with the last reference
+            self._fd, self._map = -1, None  # unmapped with the last reference
 
     def begin(self, queue: Queue, port: str, index: int, ring: Ring) -> int:
         """Where `ring` begins, and the place in `queue` where its position is to be kept.
 
-        *requires* that the queue has the ring's addresses.
+        The record becomes live when the ring is adopted there.  *requires* that the queue has the
+        ring's addresses.
         """
         queue.mirror_hva = 0
         used, avail = ring.base >> 16, ring.base & 0xFFFF
@@ -103,9 +104,12 @@ class Positions:
         if fits and word & 0x7FFF < ring.size:
             position = int(recover(queue, word & _LAP_MASK))
         if position < 0:
-            ctypes.memset(hva, 0, MIRROR_SPANS_OFF + 4 * ring.size)
             position = avail
-        self._write(hva, position >> 16, ring, key)
+            ctypes.memset(hva, 0, MIRROR_SPANS_OFF + 4 * ring.size)
+            row = _RECORD.pack(0, 0, ring.desc_uva, ring.size, ring.base, key)
+            ctypes.memmove(hva, row, len(row))
+        else:
+            ctypes.c_int64.from_address(hva + MIRROR_LAP_OFF).value = position >> 16
         self._keys[number] = key
         self._begun.add(number)
         if position == avail:
@@ -133,7 +137,7 @@ class Positions:
             os.pwrite(self._fd, head, 0)
 
     def _find(self, key: bytes, size: int) -> int | None:
-        """The record of `key`, a free one, or that of a port that is gone, with memory for `size`."""
+        """The record of `key`, a free one, or one whose port is gone; with memory for `size`."""
         numbers = [number for number, known in self._keys.items() if known == key]
         numbers += [number for number in range(RECORDS_MAX) if number not in self._keys]
         numbers += [number for number in self._keys if number not in self._begun]
@@ -142,13 +146,6 @@ class Positions:
                 os.posix_fallocate(self._fd, _offset(number), MIRROR_SPANS_OFF + 4 * size)
                 return number
         return None
-
-    @staticmethod
-    def _write(hva: int, lap: int, ring: Ring, key: bytes) -> None:
-        """Say whose record it is; not live before the ring begins (`adopt_packed`)."""
-        ctypes.memset(hva, 0, 8)
-        data = _RECORD.pack(0, lap, ring.desc_uva, ring.size, ring.base, key)
-        ctypes.memmove(hva + MIRROR_LAP_OFF, data[MIRROR_LAP_OFF:], len(data) - MIRROR_LAP_OFF)
 
 
 def _offset(number: int) -> int:
