@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.property import strategies as some
 from tests.reference import device
+from tests.reference.exchange import kernel
 from tests.reference.frame import BROADCAST, MACS, Frame
 from tests.reference.guest import Guest, Received
 from tests.reference.header import parse
@@ -156,6 +157,35 @@ def test_large_frame_is_delivered_as_the_model_says(data: st.DataObject) -> None
         assert {} == source.drops
         for sink, received, room in zip(sinks, found, fits, strict=True):
             check(claim, sink, received, room)
+
+
+@some.examples(compiled=100, interpreted=40)
+@given(st.data())
+def test_large_frame_from_a_kernel(data: st.DataObject) -> None:
+    """The same from a tap, whose kernel may vouch for a sum instead of leaving it open."""
+    draw = data.draw
+    with Network() as network:
+        tap = kernel(network)
+        sink = network.guest(
+            draw(some.features), policy=draw(some.policies), size=4096, data_len=2 * DATA_LEN
+        )
+        frame, header = draw(some.large_sendings())
+        everything = frozenset(word for words in SENDS.values() for word in words)
+        claim = device.judge(
+            frame, flags=header.flags, gso_type=header.gso_type, gso_size=header.gso_size,
+            csum_start=header.csum_start, csum_offset=header.csum_offset,
+            may_be_large=everything, trusted=True,
+        )  # fmt: skip
+        fits = large_room(draw, sink, claim, len(frame))
+        tap.give(frame, header)
+        assert 1 == network.run_tap(tap)
+        found = sink.received()
+        if isinstance(claim, str):
+            assert {claim: 1} == tap.drops
+            assert [] == found
+            return
+        assert {} == tap.drops
+        check(claim, sink, found, fits)
 
 
 @some.examples(compiled=150, interpreted=60)

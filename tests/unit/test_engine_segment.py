@@ -100,7 +100,7 @@ NEED = {
 
 
 @pytest.mark.parametrize("name", NEED)
-def test_whole_only_with_every_feature_it_needs(name: str) -> None:
+def test_w26_whole_only_with_every_feature_it_needs(name: str) -> None:
     """RX-08 to RX-13: without any one of them the receiver gets segments (W26)."""
     frame, needed = NEED[name]
     header = frame.gso(1000, ecn="ecn" in name)
