@@ -8,7 +8,7 @@ from tests.interop.peers import dpdk, netns, vionet
 from tests.interop.peers.netns import Namespace
 from tests.interop.peers.qemu import Qemu
 from tests.interop.peers.shell import Console
-from tests.interop.peers.uml import Uml
+from tests.interop.peers.uml import NET_MODULES, Uml
 from tests.interop.peers.vionet import Vionet
 
 
@@ -27,19 +27,25 @@ class Lab:
         """The PORT text of guest `name` for a wire; with `NAME=` before it, for a switch."""
         return f"guest:{self.socket(name)}" + (f",{options}" if options else "")
 
-    def switch(self, guests: Mapping[str, str], *ports: str) -> Vionet:
+    def switch(
+        self, guests: Mapping[str, str], *ports: str, place: Namespace | None = None
+    ) -> Vionet:
         """A running switch with a port for each guest (name: options) and other `ports`."""
         texts = [f"{name}={self.guest(name, options)}" for name, options in guests.items()]
-        return self.stack.enter_context(vionet.fabric("switch", self.folder, *texts, *ports))
+        enter = place.enter if place else []
+        made = vionet.fabric("switch", self.folder, *texts, *ports, enter=enter)
+        return self.stack.enter_context(made)
 
     def wire(self, one: str, other: str, *, place: Namespace | None = None) -> Vionet:
         """A running wire between two PORTs, started in namespace `place`."""
         enter = place.enter if place else []
         return self.stack.enter_context(vionet.fabric("wire", self.folder, one, other, enter=enter))
 
-    def uml(self, name: str, *, connected: bool = True) -> Uml:
+    def uml(
+        self, name: str, *, connected: bool = True, modules: tuple[str, ...] = NET_MODULES
+    ) -> Uml:
         """A booting User Mode Linux guest."""
-        guest = Uml(name, self.socket(name) if connected else None, self.folder)
+        guest = Uml(name, self.socket(name) if connected else None, self.folder, modules=modules)
         self.stack.callback(guest.kill)
         return guest
 
@@ -50,6 +56,7 @@ class Lab:
         *,
         reconnect: bool = False,
         reboots: bool = False,
+        queues: int = 1,
     ) -> Qemu:
         """A booting QEMU guest whose device has `properties`."""
         mac = "52:54:00:00:00:" + bytes(name[-1], "ascii").hex()
@@ -61,6 +68,8 @@ class Lab:
             mac=mac,
             reconnect=reconnect,
             reboots=reboots,
+            queues=queues,
+            cpus=queues,
             properties=properties,
         )
         self.stack.callback(guest.kill)

@@ -86,6 +86,7 @@ class GuestPort:
         self._front_end: FrontEnd | None = None
         self._attached = False
         self._control = ControlServer(options.mac or 0)
+        self._again = False  # to announce itself, once it has acknowledged the first time
         # Told what may be delivered here whole and partial, whenever that has changed.
         self.follower: Callable[[int, bool], None] | None = None
         self._told: tuple[int, bool] | None = None
@@ -151,8 +152,11 @@ class GuestPort:
                 self._front_end.end("the port's link was set down")
             return
         announces = self._has(virtio_net.VIRTIO_NET_F_GUEST_ANNOUNCE)
-        asks = bool(announces and self._slot.record.control_ring and options.link_up)
-        self._control.state = replace(self._control.state, announce=asks)
+        self._again = bool(announces and self._slot.record.control_ring and options.link_up)
+        self._ask_to_announce(self._again)
+
+    def _ask_to_announce(self, asked: bool) -> None:
+        self._control.state = replace(self._control.state, announce=asked)
         self._show_config(changed=True)
 
     # --- Device -------------------------------------------------------------------------------
@@ -174,8 +178,10 @@ class GuestPort:
             (virtio_net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, options.features & GUEST_OFFLOADS != 0),
         ):
             features |= present << bit
-        mtu = options.mtu or 0
-        return Offer(features, _PROTOCOL_FEATURES, self._pairs, self._config(), mtu)
+        protocol, mtu = _PROTOCOL_FEATURES, options.mtu or 0
+        if self._pairs > 1:  # QEMU before 8.1 adds the same memory again for each pair
+            protocol &= ~(1 << vu.VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS)
+        return Offer(features, protocol, self._pairs, self._config(), mtu)
 
     def opened(self, front_end: FrontEnd | None = None) -> None:
         """A front-end is connected."""
@@ -192,6 +198,7 @@ class GuestPort:
             record = self._slot.record
             if not (record.control_ring and record.queues[record.control_ring].live):
                 self._control.reset()
+                self._again = False
             self.features = features
             record.features = features - (features >> 63 << 64)  # bit 63 is the sign
             record.header_len = virtio_net.header_len(features)
@@ -304,7 +311,12 @@ class GuestPort:
             more = self._control.serve(record, terms, self._refresh)
             record.control_kicked = int(more)
             self._slot.state.drops[self._slot.index, RING_BROKEN] += queue.broken - broken
-            self._show_config()
+            if self._again and not self._control.state.announce:
+                # Linux announces itself before it has noticed the link, to nobody; so once more.
+                self._again = False
+                self._ask_to_announce(True)
+            else:
+                self._show_config()
             return more
 
     def _show_config(self, *, changed: bool = False) -> None:

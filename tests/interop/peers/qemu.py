@@ -32,8 +32,12 @@ class Qemu(Console):
         properties: Mapping[str, str] | None = None,
         netdev: str = "",
         cpus: int = 1,
+        queues: int = 1,
     ) -> None:
-        """Start a guest; `properties` are those of the device, `netdev` makes another than ours."""
+        """Start a guest; `properties` are those of the device, `netdev` makes another than ours.
+
+        Several `queues` (pairs) are of use only with as many `cpus`.
+        """
         need("qemu-system-x86_64")
         self.folder = folder
         modules = ",".join(Path(module).name for module in initramfs.MODULES)
@@ -47,7 +51,18 @@ class Qemu(Console):
             "q35,memory-backend=m",
         ]
         argv += ["-object", f"memory-backend-memfd,id=m,size={memory}M,share=on"]
-        argv += ["-smp", str(cpus), "-m", str(memory), "-display", "none", "-monitor", "none", "-serial", "stdio"]
+        argv += [
+            "-smp",
+            str(cpus),
+            "-m",
+            str(memory),
+            "-display",
+            "none",
+            "-monitor",
+            "none",
+            "-serial",
+            "stdio",
+        ]
         argv += ["-kernel", str(need_guest_kernel()[0]), "-initrd", str(initramfs.image())]
         argv += ["-append", f"console=ttyS0 panic=-1 quiet tsc=reliable modules={modules}"]
         argv += ["-nodefaults", "-no-user-config", *([] if reboots else ["-no-reboot"])]
@@ -56,8 +71,9 @@ class Qemu(Console):
             device = {"mac": mac, "vectors": "0", "romfile": "", **(properties or {})}
             text = ",".join(f"{key}={value}" for key, value in device.items())
             argv += ["-chardev", f"socket,id=c,path={socket}{again}"]
-            argv += ["-netdev", "vhost-user,id=n,chardev=c"]
-            argv += ["-device", f"virtio-net-pci,netdev=n,{text}"]
+            argv += ["-netdev", f"vhost-user,id=n,chardev=c,queues={queues}"]
+            several = ",mq=on" if queues > 1 else ""
+            argv += ["-device", f"virtio-net-pci,netdev=n,{text}{several}"]
         if netdev:
             argv += ["-netdev", f"{netdev},id=n"]
             argv += ["-device", f"virtio-net-pci,netdev=n,mac={mac},romfile="]

@@ -24,6 +24,13 @@ NET_MODULES = (
     "kernel/lib/crc-ccitt",
     "kernel/net/ipv6/ipv6",
 )
+VLAN_MODULES = (
+    "kernel/net/llc/llc",
+    "kernel/net/802/stp",
+    "kernel/net/802/garp",
+    "kernel/net/802/mrp",
+    "kernel/net/8021q/8021q",
+)
 
 
 class Uml(Console):

@@ -65,6 +65,11 @@ class Vionet:
         (fabric,) = self.status()["fabrics"]
         return {port["name"]: port for port in fabric["ports"]}
 
+    def set(self, port: str, *options: str) -> str:
+        """`vionet port set PORT OPTION...`; a refusal is an error."""
+        argv = [sys.executable, "-m", "vionet", "port", "set", "--control", str(self.control)]
+        return call("env", f"PYTHONPATH={SOURCE}", *argv, port, *options)
+
     def resources(self) -> dict[str, int]:
         """Resident KiB, those of its own, open descriptors and log lines."""
         status = Path(f"/proc/{self.pid}/status").read_text()
