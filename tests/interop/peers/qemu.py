@@ -64,7 +64,10 @@ class Qemu(Console):
             "stdio",
         ]
         argv += ["-kernel", str(need_guest_kernel()[0]), "-initrd", str(initramfs.image())]
-        argv += ["-append", f"console=ttyS0 panic=-1 quiet tsc=reliable modules={modules}"]
+        argv += [
+            "-append",
+            f"console=ttyS0 panic=-1 quiet tsc=reliable rootfstype=ramfs modules={modules}",
+        ]
         argv += ["-nodefaults", "-no-user-config", *([] if reboots else ["-no-reboot"])]
         if socket is not None:
             again = ",reconnect=1" if reconnect else ""
