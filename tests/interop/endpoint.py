@@ -86,7 +86,7 @@ def tcp_send(address: str, port: int, size: int, rate: int, timeout: float) -> d
             sent += len(data)
         connection.shutdown(socket.SHUT_WR)
         remote = b""
-        while data := connection.recv(1000):
+        while len(remote) < 64 and (data := connection.recv(1000)):
             remote += data
     seconds = time.monotonic() - began
     return {

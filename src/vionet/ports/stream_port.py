@@ -19,6 +19,7 @@ from vionet.jit.record import address_of
 from vionet.ports.slot import PortOptions, Slot
 from vionet.spec.virtio_net import VIRTIO_NET_HDR_LEN
 
+_SEND_BUFFER: Final = 1 << 20  # bytes, or as many as the kernel allows: several large frames
 _PEER_CLOSED: Final = "the peer closed it"
 
 
@@ -58,6 +59,7 @@ class StreamPort:
         """Exchange frames with a peer from now on.  *requires* the state `waiting`."""
         assert self._socket is None
         connected.setblocking(False)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         with self._slot.hold():
             record = self._slot.record
             record.in_off = record.in_len = record.out_off = record.out_len = record.ended = 0

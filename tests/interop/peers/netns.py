@@ -118,8 +118,8 @@ def join(near: Namespace, tap: str, far: Namespace) -> None:
     far.interface = "vfar"
 
 
-class Capture:
-    """tshark on an interface, judging every checksum when it ends."""
+class Recording:
+    """A capture file, every checksum in it judged by tshark."""
 
     CHECKS = tuple(
         argument
@@ -127,21 +127,10 @@ class Capture:
         for argument in ("-o", f"{protocol}.check_checksum:TRUE")
     )
 
-    def __init__(self, place: Namespace, interface: str, folder: Path) -> None:
-        """Start capturing and wait until the capture runs."""
+    def __init__(self, file: Path) -> None:
+        """Judge `file`, once it is complete."""
         need("tshark")
-        folder.mkdir(exist_ok=True)
-        self.file = folder / f"{place.name}-{interface}.pcapng"
-        argv = [*place.enter, "tshark", "-q", "-i", interface, "-s", "0"]
-        self.child = Peer([*argv, "-w", str(self.file)], self.file.with_suffix(".log"))
-        self.child.await_line("Capturing on", 20)
-        # tshark says so a little before dumpcap has its socket: dumpcap's own line is the event.
-        self.child.await_line("Capture started", 20)
-
-    def stop(self) -> None:
-        """End the capture; what was captured is then complete in the file."""
-        self.child.process.send_signal(signal.SIGINT)
-        self.child.wait(20)
+        self.file = file
 
     def count(self, display_filter: str) -> int:
         """How many captured frames match."""
@@ -159,3 +148,22 @@ class Capture:
         """How many captured frames `among` those have a TCP or UDP checksum that was found good."""
         good = 'tcp.checksum.status == "Good" or udp.checksum.status == "Good"'
         return self.count(f"({among}) and ({good})")
+
+
+class Capture(Recording):
+    """tshark on an interface, judging every checksum when it ends."""
+
+    def __init__(self, place: Namespace, interface: str, folder: Path) -> None:
+        """Start capturing and wait until the capture runs."""
+        folder.mkdir(exist_ok=True)
+        super().__init__(folder / f"{place.name}-{interface}.pcapng")
+        argv = [*place.enter, "tshark", "-q", "-i", interface, "-s", "0"]
+        self.child = Peer([*argv, "-w", str(self.file)], self.file.with_suffix(".log"))
+        self.child.await_line("Capturing on", 20)
+        # tshark says so a little before dumpcap has its socket: dumpcap's own line is the event.
+        self.child.await_line("Capture started", 20)
+
+    def stop(self) -> None:
+        """End the capture; what was captured is then complete in the file."""
+        self.child.process.send_signal(signal.SIGINT)
+        self.child.wait(20)
