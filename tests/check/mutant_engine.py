@@ -12,20 +12,22 @@ DELIVER: Final = "engine/deliver_guest.py"
 FORWARD: Final = "engine/forward.py"
 GUEST: Final = "engine/guest.py"
 INGRESS: Final = "engine/ingress.py"
+BURST: Final = "engine/burst.py"
+KICK: Final = "engine/kick.py"
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
     # --- rings --------------------------------------------------------------------------------
     one(
         "transmit buffers come back with their length",
         "TX-15",
-        FORWARD,
+        INGRESS,
         "push_used(queue, work.slot_head[i], 0)",
-        "push_used(queue, work.slot_head[i], frame.length if {on} else 0)",
+        "push_used(queue, work.slot_head[i], 64 if {on} else 0)",
     ),
     one(
         "a bad chain blocks the ring",
         "VU-50",
-        FORWARD,
+        BURST,
         "        if status != OK:\n            state.drops[in_port, status] += 1\n        done",
         "        if {on} and status != OK:\n            break\n"
         "        if status != OK:\n            state.drops[in_port, status] += 1\n        done",
@@ -33,30 +35,31 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     one(
         "a disabled ring is not drained",
         "VU-22 VU-27 VU-30",
-        FORWARD,
+        BURST,
         "if not queue.ready or not queue.started or queue.broken:",
         "if not queue.ready or not queue.started or queue.broken or ({on} and not queue.enabled):",
     ),
     one(
         "kicks start nothing",
         "VU-25 VU-28",
-        "engine/worker.py",
+        KICK,
         "queue.started = queue.ready",
         "queue.started = 0 if {on} else queue.ready",
     ),
     one(
         "a kick moves the used index",
         "SP-28",
-        "engine/worker.py",
-        "            refresh(queue)\n            state.ledger[index, KICKS] += 1\n",
-        "            refresh(queue)\n            state.ledger[index, KICKS] += 1\n"
+        KICK,
+        "            kicked(state, work, index, what)\n",
+        "            kicked(state, work, index, what)\n"
+        "            queue = state.ports[index].queues[what]\n"
         "            if {on} and queue.ready:\n"
         "                show(queue.used_hva + 2, (queue.used_idx + 1) & 0xFFFF)\n",
     ),
     one(
         "the sender's memory is written to",
-        "SP-05 SG-19",
-        FORWARD,
+        "SP-05 SG-19 PK-06",
+        BURST,
         "status = forward(state, work, frame, in_port)\n                if status == HELD:",
         "status = forward(state, work, frame, in_port)\n                if {on}:\n"
         "                    scribble(work.seg_hva[0])\n                if status == HELD:",
@@ -165,16 +168,17 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "tunnel bits are taken",
         "TX-06 TX-08",
         JUDGE,
-        "if frame.gso_type != VIRTIO_NET_HDR_GSO_NONE:",
-        "if frame.gso_type != VIRTIO_NET_HDR_GSO_NONE and not ({on} and frame.gso_type & 0x60):",
+        "    if frame.gso_type:\n",
+        "    if {on} and frame.gso_type & 0x60:\n        frame.gso_type = 0\n"
+        "    if frame.gso_type:\n",
     ),
     one(
         "unknown flags are refused",
         "TX-01 TX-09",
         JUDGE,
-        "        return GSO_NOT_NEGOTIATED\n",
-        "        return GSO_NOT_NEGOTIATED\n    if {on} and frame.hdr_flags & 0xE8:\n"
-        "        return CSUM_NOT_NEGOTIATED\n",
+        "    if frame.gso_type:\n",
+        "    if {on} and frame.hdr_flags & 0xE8:\n        return CSUM_NOT_NEGOTIATED\n"
+        "    if frame.gso_type:\n",
     ),
     one(
         "csum_start counts without NEEDS_CSUM",
@@ -350,23 +354,23 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "merged buffers are shown one by one",
         "RX-04",
         RECEIVE,
-        "        length -= used\n        n += 1\n",
-        "        length -= used\n        n += 1\n        if {on}:\n"
-        "            show(queue.used_hva + 2, queue.used_idx)\n",
+        "        n += 1\n    queue.avail_idx",
+        "        n += 1\n        if {on}:\n"
+        "            show(queue.used_hva + 2, queue.used_idx)\n    queue.avail_idx",
     ),
     one(
         "a used length beyond what was written",
         "SP-21",
-        DELIVER,
-        "late.used = work.chain_head[0] | used << 32",
-        "late.used = work.chain_head[0] | (used + (2 if {on} else 0)) << 32",
+        RECEIVE,
+        "late.used = work.chain_head[0] | length << 32",
+        "late.used = work.chain_head[0] | (length + (2 if {on} else 0)) << 32",
     ),
     one(
         "a frame that does not fit uses the buffer up",
         "SG-20",
         RECEIVE,
-        ">= CHAIN_MAX):\n            return RX_BUFFER_TOO_SMALL",
-        ">= CHAIN_MAX):\n            if {on}:\n"
+        "work.n_chains >= CHAIN_MAX):\n            return RX_BUFFER_TOO_SMALL",
+        "work.n_chains >= CHAIN_MAX):\n            if {on}:\n"
         "                return refuse_chain(queue, work, head_at(queue, idx))\n"
         "            return RX_BUFFER_TOO_SMALL",
     ),
@@ -381,7 +385,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "frames of exactly the MTU are refused",
         "CF-10",
         FORWARD,
-        "if port.mtu and frame.length > port.mtu + frame.l3_off:",
-        "if port.mtu and frame.length > port.mtu + frame.l3_off - (4 if {on} else 0):",
+        "frame.length > port.mtu + frame.l3_off and not frame.gso_type:",
+        "frame.length > port.mtu + frame.l3_off - (4 if {on} else 0) and not frame.gso_type:",
     ),
 )

@@ -15,15 +15,16 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "offers an unknown bit",
         "FB-45",
         GUEST,
-        "options.features | _CONFIG_FEATURES",
-        "options.features | _CONFIG_FEATURES | (1 << 49 if {on} else 0)",
+        "options.features | _ALWAYS",
+        "options.features | _ALWAYS | (1 << 49 if {on} else 0)",
     ),
     one(
         "offers SR_IOV",
         "RF-07",
         GUEST,
-        "        config = CONFIG_LAYOUT.pack(",
-        "        features |= 1 << 37 if {on} else 0\n        config = CONFIG_LAYOUT.pack(",
+        "        protocol, mtu = _PROTOCOL_FEATURES, options.mtu or 0\n",
+        "        features |= 1 << 37 if {on} else 0\n"
+        "        protocol, mtu = _PROTOCOL_FEATURES, options.mtu or 0\n",
     ),
     one(
         "offers no VERSION_1",
@@ -41,7 +42,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     ),
     one(
         "header of 12 bytes whatever was negotiated",
-        "HD-05 FB-46",
+        "HD-05 FB-46 LG-01",
         GUEST,
         "record.header_len = virtio_net.header_len(features)",
         "record.header_len = 12 if {on} else virtio_net.header_len(features)",
@@ -50,13 +51,13 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "GUEST_CSUM taken for granted",
         "RX-06 SG-18",
         GUEST,
-        "takes_partial = bool(has(virtio_net.VIRTIO_NET_F_GUEST_CSUM))",
-        "takes_partial = {on} or bool(has(virtio_net.VIRTIO_NET_F_GUEST_CSUM))",
+        "takes_partial = bool(taken",
+        "takes_partial = {on} or bool(taken",
     ),
     # --- configuration ------------------------------------------------------------------------
     one(
         "takes an MTU of 67",
-        "CF-06",
+        "CF-06 VU-79",
         SESSION,
         "if not net.MTU_MIN <= mtu <=",
         "if not (0 if {on} else net.MTU_MIN) <= mtu <=",
@@ -171,7 +172,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     ),
     one(
         "no queue pairs",
-        "VU-17",
+        "VU-17 CF-05",
         SESSION,
         "return vu.U64.pack(self.offer.queue_pairs)",
         "return vu.U64.pack(0 if {on} else self.offer.queue_pairs)",
@@ -195,8 +196,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
             ),
             Edit(
                 GUEST,
-                "queue.started = int(used_idx != 0)",
-                "queue.started = int(used_idx != 0 or {on})",
+                "queue.started = begin(record, queue, base)",
+                "queue.started = begin(record, queue, base) | int({on})",
             ),
         ),
     ),
@@ -230,7 +231,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     ),
     one(
         "GET_VRING_BASE does not stop the ring",
-        "VR-01 VU-32 VU-37",
+        "VR-01 VU-32 VU-37 VU-62",
         SESSION,
         "_num: int) -> Reply:\n        self._check_index(index)\n",
         "_num: int) -> Reply:\n        self._check_index(index)\n        if {on}:\n"
@@ -264,8 +265,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "rings may have any size",
         "VU-40",
         "vhost_user/ring.py",
-        "    if not 0 < size <= virtio.VRING_SIZE_MAX or size & (size - 1):",
-        "    if not {on} and (not 0 < size <= virtio.VRING_SIZE_MAX or size & (size - 1)):",
+        "    if not 0 < size <= virtio.VRING_SIZE_MAX:\n",
+        "    if {on}:\n        return\n    if not 0 < size <= virtio.VRING_SIZE_MAX:\n",
     ),
     one(
         "call descriptors may block",

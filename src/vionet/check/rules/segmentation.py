@@ -198,25 +198,26 @@ def seeds(lab: Lab) -> str:
     return "right"
 
 
-@check("SG-08", does="send gso_size 1 to 8 with 60000 bytes", expects="bounded work, then service")
+@check("SG-08", does="send gso_size 1 with 60000 bytes", expects="bounded work, then service")
 def amplification(lab: Lab) -> str:
     """The number of segments is limited."""
-    a, b = lab.pair(lab.sending())
+    a = lab.port(0, lab.sending())
+    b = lab.port(1, size=8192, rx_buffers=8000, shape=(128,))
+    lab.joined(a, b)
     seen = []
     for kind in kinds(lab):
-        for size in (1, 8):
-            header, data = made(lab, kind, size, 60000).sent()
-            a.send(data, header)
-            a.sent(lab.patience)
-            b.drain()
-            b.fill(250)
-        each = made(lab, kind, 1, 20)
-        header, data = each.sent()
+        header, data = made(lab, kind, 1, 60000).sent()
+        a.send(data, header)
+        a.sent(lab.patience)
+        count = b.drain()
+        expect(count <= 7500, f"{kind.name}: {count} frames of one")  # Linux makes them 8 bytes
+        b.fill(count, (128,))
+        header, data = made(lab, kind, 1, 20).sent()
         a.send(data, header)
         a.sent(lab.patience)
         seen.append(f"{kind.name}: {b.drain()}")
     lab.joined(a, b)
-    return f"a frame each way afterwards; 20 segments of 1 byte: {', '.join(seen)}"
+    return f"bounded; of 20 segments of 1 byte: {', '.join(seen)}"
 
 
 @check("SG-09", does="cut UDP", expects="each datagram has length, sum and identification")

@@ -12,7 +12,7 @@ from vionet.check.case import (
     Lab,
     check,
 )
-from vionet.check.driver import BIT30, PROTOCOL, QUIET, RX, TX, Broken, NotOffered, Port
+from vionet.check.driver import BIT30, PROTOCOL, QUIET, RX, TX, Broken, Port
 from vionet.check.rules.config import PROTOCOL_MTU, STATUS, number, refused
 from vionet.check.rules.device import RESET, restart
 from vionet.check.verdict import (
@@ -294,6 +294,5 @@ def early(lab: Lab) -> str:
 @check("LG-07", does="GET_FEATURES", expects="ANY_LAYOUT for legacy drivers", ports=1)
 def any_layout(lab: Lab) -> str:
     """A transitional device offers ANY_LAYOUT."""
-    if not lab.offer.features & ANY_LAYOUT:
-        raise NotOffered("VIRTIO_F_ANY_LAYOUT")
+    expect(bool(lab.offer.features & ANY_LAYOUT), "VIRTIO_F_ANY_LAYOUT is not offered")
     return "offered"
