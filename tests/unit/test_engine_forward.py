@@ -263,3 +263,66 @@ def test_ledger() -> None:
                   "payload_bytes_copied": rest}  # fmt: skip
         assert common | {"csum_elided": 1} == takes.ledger
         assert common | {"csum_filled": 1, "payload_bytes_summed": rest} == not_takes.ledger
+
+
+@pytest.mark.parametrize("last", range(17))
+def test_reserved_multicast(last: int) -> None:
+    """Frames for the next bridge (LACP, LLDP, STP, 802.1X, pause) pass a switch only where it was
+    set so, one by one (W66); an address beyond the sixteen is a multicast like any other."""
+    dst = (0x0180C2000000 + last).to_bytes(6, "big")
+    with Network() as network:
+        guests = trio(network)
+        passes = [1, 2] if last == 16 else []
+        assert passes == reached(network, guests, 0, frame(0, dst))
+        network.state.reserved = 0xFFFF & ~(1 << last)
+        assert passes == reached(network, guests, 0, frame(0, dst))
+        assert ({} if passes else {"reserved_multicast": 2}) == guests[0].drops
+        network.state.reserved = 1 << last
+        assert [1, 2] == reached(network, guests, 0, frame(0, dst))
+        assert [0] == reached(network, guests, 1, frame(1, 0)), "its sender is learnt all the same"
+
+
+@pytest.mark.parametrize("last", [0, 1, 2, 3, 14, 16])
+def test_wire_passes_reserved_multicast(last: int) -> None:
+    """A wire is no bridge."""
+    dst = (0x0180C2000000 + last).to_bytes(6, "big")
+    with Network(FabricKind.WIRE) as network:
+        ends = [network.guest(), network.guest()]
+        ends[1].post(1000)
+        assert [1] == reached(network, ends, 0, frame(0, dst))
+
+
+@pytest.mark.parametrize("kind", list(FabricKind))
+def test_link_down(kind: FabricKind) -> None:
+    """With its link set down a port neither gives nor gets a frame; its ring is drained, and what
+    it sends is not even learnt.  Up again, all is as before."""
+    with Network(kind) as network:
+        here, there = network.guest(), network.guest()
+        for guest in (here, there):
+            for _ in range(4):
+                guest.post(1000)
+        here.port.change(Options(link_up=False))
+        assert [] == reached(network, [here, there], 0, frame(0))
+        assert {"link_down": 1} == here.drops
+        assert [0] == [used.length for used in here.tx.take_used()]
+        assert [] == reached(network, [here, there], 1, frame(1, 0))
+        assert ({"link_down": 2}, {}) == (here.drops, there.drops)
+        here.port.change(Options())
+        assert [1] == reached(network, [here, there], 0, frame(0))
+        assert [0] == reached(network, [here, there], 1, frame(1, 0))
+
+
+@pytest.mark.parametrize("kind", list(FabricKind))
+def test_link_of_a_tap_down(kind: FabricKind) -> None:
+    """A tap whose link was set down is emptied and its frames dropped; a guest whose link is down
+    does not keep a wire's tap from being read."""
+    with Network(kind) as network:
+        guest, tap = network.guest(), network.tap()
+        tap.record.link_down = 1
+        tap.give(frame(0))
+        assert 1 == network.run_tap(tap)
+        assert {"link_down": 1} == tap.drops
+        tap.record.link_down, guest.record.link_down = 0, 1
+        tap.give(frame(0))
+        assert 1 == network.run_tap(tap), "though no buffer was posted"
+        assert {"link_down": 1} == guest.drops

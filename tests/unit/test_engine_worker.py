@@ -200,3 +200,72 @@ def test_tap_wakes_the_worker(kind: FabricKind) -> None:
                 guest.send(FRAME.partial, FRAME.header)
                 guest.kick(1)
                 assert FRAME.partial == kernel.recv(1 << 16)[12:]
+
+
+def test_first_kick_is_seen_before_the_frame() -> None:
+    """A frame that was sent after its receiver's first kick is not dropped for it, however busy the
+    worker is; while a receive ring waits for that kick the worker knows."""
+    with running(FabricKind.SWITCH, FULL, FULL, FULL) as (source, busy, sink):
+        state = source.state
+        assert 3 == state.unstarted
+        for guest in (source, busy, sink):
+            guest.post(1000)
+            guest.post(1000)
+        for guest in (source, busy):
+            guest.kick(0)
+        source.tx.suppress(1)
+        source.kick(1)
+        source.until_kicks(2)
+        busy.until_kicks(1)
+        assert 1 == state.unstarted
+        sink.kick(0)
+        source.send(FRAME.partial, FRAME.header)
+        source.kick(1)
+        sink.wait()
+        assert ([FRAME.partial], {}) == ([one.frame for one in sink.received()], sink.drops)
+        assert 0 == state.unstarted
+
+
+def test_kick_of_the_control_queue_is_passed_on() -> None:
+    """The worker serves no control queue: its kick is noted, and the control plane is told."""
+    with running(FabricKind.SWITCH, FULL) as (guest,):
+        port, fabric = guest.record, guest.fabric
+        with fabric._worker.hold():
+            port.control_ring = 2
+        kick_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        fabric._poll.add_ring(kick_fd, 0, 2)
+        os.eventfd_write(kick_fd, 1)
+        ready, _, _ = select.select([fabric.notice_fd], [], [], DEADLINE_S)
+        assert ready
+        assert 1 == port.control_kicked
+        fabric._poll.remove(kick_fd)
+        os.close(kick_fd)
+        with fabric._worker.hold():
+            port.control_ring = 0
+
+
+def test_a_port_changes_while_frames_pass() -> None:
+    """VLANs and a link that a person changes hold from the next frame on."""
+    with running(FabricKind.SWITCH, FULL, FULL, polled=True) as (source, sink):
+        for _ in range(4):
+            sink.post(1000)
+
+        def send() -> None:
+            source.tx.want_event(source.tx.used_idx)
+            source.calls()
+            source.send(FRAME.partial, FRAME.header)
+            source.wait()
+
+        send()
+        source.port.change(Options(vlan=10))
+        sink.port.change(Options(vlan=20))
+        send()
+        sink.port.change(Options(vlan=10))
+        send()
+        sink.port.change(Options(link_up=False))
+        send()
+        source.port.change(Options())
+        sink.port.change(Options())
+        send()
+        assert 3 * [FRAME.partial] == [received.frame for received in sink.received()]
+        assert {"link_down": 1} == sink.drops

@@ -25,7 +25,7 @@ from vionet.engine.layout import (
     State,
     Work,
 )
-from vionet.engine.receive import reserve
+from vionet.engine.receive import outgrown, reserve
 from vionet.engine.status import (
     FRAME_TOO_SHORT,
     LINK_DOWN,
@@ -144,9 +144,13 @@ def posted(state: State, work: Work, in_port: int, out: int) -> int:
     chosen = 1
     for pair in range(port.n_pairs if port.steers else 1):
         work.rx_ring = 2 * pair
-        status = reserve(port, port.queues[2 * pair], work, need)
+        queue = port.queues[2 * pair]
+        status = reserve(port, queue, work, need)
         if status == RX_RING_FULL:
-            port.queues[2 * pair].starved = 1
+            if work.n_chains and outgrown(queue, work.n_chains, work.n_chains + 1):
+                chosen = 0  # this driver never posts as much
+                continue
+            queue.starved = 1
             return -1
         if status != OK:
             refused(state, work, out, status)
@@ -163,7 +167,7 @@ def from_tap(state: State, work: Work, in_port: int) -> int:
     done = 0
     out = 1 - in_port
     other = state.ports[out]
-    joined = state.kind == WIRE and other.up and not other.link_down
+    joined = state.kind == WIRE and other.up and not other.link_down and not port.link_down
     direct = joined and other.kind == GUEST
     work.n_segments = 0
     while done < BURST_MAX and work.n_segments < BURST_SEGMENTS:
