@@ -57,6 +57,7 @@ class Recorder:
         self.regions: tuple[MappedRegion, ...] = ()
         self.features = 0
         self.link_down = False
+        self.control_kicked = False
         self.front_end: FrontEnd | None = None
         self.events: queue.Queue[tuple[str, str]] = queue.Queue()  # opened and closed
 
@@ -91,10 +92,6 @@ class Recorder:
         self.rings[index] = replace(self.rings[index], desc_hva=0)  # let go
         self.calls.append(("stop_ring", index))
         return base & 0xFFFF
-
-    @property
-    def control_kicked(self) -> bool:
-        return False
 
     def serve_control(self) -> bool:
         self.calls.append(("serve_control",))

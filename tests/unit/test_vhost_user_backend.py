@@ -384,3 +384,82 @@ def test_connecting_and_connecting_again(run_dir: Path, memory: GuestMemory) -> 
             with Frontend(listener.accept()[0]) as frontend:
                 frontend.synchronise()
             device.await_event("opened")
+
+
+def test_a_change_of_the_configuration_is_told_once_rings_run(
+    served: Served, memory: GuestMemory
+) -> None:
+    """spec VU-78, VU-37: over the channel, when a ring is ready; and what is read is new."""
+    path, device, loop, _ = served
+    ours, theirs = socket.socketpair()
+    with Frontend.connect(path) as frontend, ours, theirs:
+        frontend.negotiate(VERSION_1 | BIT_30, PROTOCOL_FEATURES)
+        frontend.tell(Request.SET_BACKEND_REQ_FD, b"", [theirs.fileno()])
+        front_end = device.front_end
+        assert front_end is not None and front_end.reads_config
+        down, up = bytes(6) + b"\0\0", bytes(6) + b"\1\0"
+        ours.setblocking(False)
+        loop.call(lambda: front_end.show_config(down, changed=True))
+        assert down == frontend.config(0, 8)
+        fds = set_up(frontend, memory)
+        loop.call(lambda: front_end.show_config(up, changed=False))
+        with pytest.raises(BlockingIOError):
+            ours.recv(100)
+        loop.call(lambda: front_end.show_config(up, changed=True))
+        assert vu.HEADER.pack(2, 1, 0) == ours.recv(100)
+        assert up == frontend.config(0, 8)
+        close_all(fds)
+
+
+def test_a_channel_that_nobody_reads_blocks_nothing(served: Served, memory: GuestMemory) -> None:
+    """A front-end that does not listen finds the change when it reads."""
+    path, device, loop, _ = served
+    ours, theirs = socket.socketpair()
+    with Frontend.connect(path) as frontend, ours, theirs:
+        frontend.tell(Request.SET_PROTOCOL_FEATURES, vu.U64.pack(PROTOCOL_FEATURES))
+        fds = set_up(frontend, memory)
+        frontend.tell(Request.SET_BACKEND_REQ_FD, b"", [theirs.fileno()])
+        theirs.setblocking(True)  # the description is shared
+        front_end = device.front_end
+        assert front_end is not None
+
+        def change() -> None:
+            for number in range(3000):
+                front_end.show_config(bytes(6) + number.to_bytes(2, "little"), changed=True)
+
+        loop.call(change)
+        assert bytes(6) + (2999).to_bytes(2, "little") == frontend.config(0, 8)
+        close_all(fds)
+
+
+def test_a_front_end_is_turned_away_without_a_link(served: Served) -> None:
+    """It is no fault of the front-end, and the next one is served when the link is up."""
+    path, device, _, _ = served
+    device.link_down = True
+    with capture_logs() as logs:
+        with Frontend.connect(path) as frontend:
+            frontend.set_protocol_features(0)
+            assert frontend.closed(TIMEOUT)
+        assert "the port's link is down" == ended(served)
+    assert ["info"] == [log["log_level"] for log in logs if "reason" in log]
+    device.link_down = False
+    with Frontend.connect(path) as frontend:
+        assert frontend.features()
+
+
+def test_a_kicked_control_queue_is_served_again_while_more_is_left(served: Served) -> None:
+    """`look` asks the device, and asks again in a moment where there was too much."""
+    _, device, loop, backend = served
+    again = threading.Event()
+    answers = [True, True, False]
+
+    def serve() -> bool:
+        if len(answers) == 1:
+            again.set()
+        return answers.pop(0)
+
+    device.control_kicked = True
+    device.serve_control = serve  # type: ignore[method-assign]
+    loop.call(backend.look)
+    assert again.wait(TIMEOUT)
+    assert [] == answers

@@ -23,7 +23,7 @@ from vionet.spec.vhost_user import Request
 from vionet.vhost_user.frontend import pack_region
 from vionet.vhost_user.message import ProtocolError
 from vionet.vhost_user.request import FORMS
-from vionet.vhost_user.session import BIT_30, METHODS
+from vionet.vhost_user.session import BIT_30, METHODS, TurnedAway
 
 PAGE = mmap.PAGESIZE
 ACK = 1 << vu.VHOST_USER_PROTOCOL_F_REPLY_ACK
@@ -279,3 +279,25 @@ def test_no_descriptor_is_ever_opened_by_a_session(ready: Peer) -> None:
     ready.set_memory()
     ready.base()
     assert before == os.listdir("/proc/self/fd")  # noqa: PTH208
+
+
+# --- the link and the configuration ---------------------------------------------------------------
+def test_a_front_end_that_cannot_read_the_link_has_to_go(peer: Peer) -> None:
+    """spec FE-09: while a person holds the link down only readers of the configuration may stay."""
+    config = 1 << vu.VHOST_USER_PROTOCOL_F_CONFIG
+    peer.device.link_down = True
+    peer.tell(Request.SET_FEATURES, vu.U64.pack(BIT_30))  # it reads it
+    peer.tell(Request.SET_PROTOCOL_FEATURES, vu.U64.pack(PROTOCOL_FEATURES))
+    with pytest.raises(TurnedAway, match="link is down"):
+        peer.send(Request.SET_PROTOCOL_FEATURES, vu.U64.pack(PROTOCOL_FEATURES & ~config))
+
+
+def test_a_front_end_without_protocol_features_has_to_go_too() -> None:
+    """It is noticed at SET_FEATURES, which comes before any ring runs."""
+    peer = Peer(protocol=0)
+    peer.device.link_down = True
+    calls = list(peer.device.calls)
+    with pytest.raises(TurnedAway, match="link is down"):
+        peer.send(Request.SET_FEATURES, vu.U64.pack(0))
+    assert calls == peer.device.calls
+    peer.close()
