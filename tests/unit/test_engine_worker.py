@@ -251,21 +251,22 @@ def test_a_port_changes_while_frames_pass() -> None:
             sink.post(1000)
 
         def send() -> None:
-            source.tx.want_event(source.tx.used_idx)
-            source.calls()
             source.send(FRAME.partial, FRAME.header)
             source.wait()
 
         send()
+        sink.wait()
         source.port.change(Options(vlan=10))
         sink.port.change(Options(vlan=20))
         send()
         sink.port.change(Options(vlan=10))
         send()
+        sink.wait()
         sink.port.change(Options(link_up=False))
         send()
         source.port.change(Options())
         sink.port.change(Options())
         send()
+        sink.wait()
         assert 3 * [FRAME.partial] == [received.frame for received in sink.received()]
         assert {"link_down": 1} == sink.drops
