@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from vionet.check.profile.guest import GUESTS
+from vionet.check.scope import coverage as covered
 from vionet.config import PortConfig, parse_switch
 from vionet.daemon.status import status_document
 from vionet.engine import layout
@@ -74,6 +76,19 @@ def limits() -> str:
     for name, words in re.findall(r"^([A-Z_]+): Final = [^#\n]+  # (.*)$", source, re.MULTILINE):
         lines.append(f"| `{name}` | {getattr(layout, name)} | {words} |\n")
     return "".join(lines)
+
+
+def coverage() -> str:
+    """What the tester does about each rule of the register."""
+    lines = ["| rule | level | what becomes of it | how, or why not |\n| --- | --- | --- | --- |\n"]
+    lines += [f"| {r.id} | {r.level} | {status} | {why} |\n" for r, status, why in covered()]
+    return "".join(lines)
+
+
+def guests() -> str:
+    """The guests that the tester can play."""
+    rows = [f"| `{guest.name}` | {guest.title} |\n" for guest in GUESTS.values()]
+    return "| guest | what it is |\n| --- | --- |\n" + "".join(rows)
 
 
 def prose(path: Path) -> Iterator[str]:
@@ -137,8 +152,10 @@ def status() -> str:
 
 
 PRINTS: Final[dict[str, Callable[[], str]]] = {
+    "coverage": coverage,
     "decisions": decisions,
     "deviations": deviations,
+    "guests": guests,
     "limits": limits,
     "status": status,
 }

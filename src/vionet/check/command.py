@@ -29,6 +29,27 @@ def _chosen(only: tuple[str, ...]) -> list[str]:
     return ids
 
 
+def _list(as_json: bool) -> None:
+    """What becomes of every rule."""
+    if as_json:
+        click.echo(json.dumps(report.listing(coverage()), indent=1, ensure_ascii=False))
+    else:
+        report.write_listing(coverage(), sys.stdout)
+
+
+def _report(
+    sockets: tuple[str, ...], outcomes: list[Outcome], as_json: bool, junit: Path | None
+) -> None:
+    """What came of the run, in every form that was asked for."""
+    if junit is not None:
+        junit.write_bytes(report.junit(outcomes))
+    if as_json:
+        document = report.document(sockets, outcomes)
+        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+    else:
+        report.write_text(outcomes, sys.stdout)
+
+
 @click.command("check")
 @click.argument("sockets", nargs=-1, metavar="SOCKET [SOCKET]")
 @click.option("--list", "list_only", is_flag=True, help="Name every rule and what becomes of it.")
@@ -83,10 +104,7 @@ def command(
     reported apart.
     """
     if list_only:
-        if as_json:
-            click.echo(json.dumps(report.listing(coverage()), indent=1, ensure_ascii=False))
-        else:
-            report.write_listing(coverage(), sys.stdout)
+        _list(as_json)
         return
     if not 1 <= len(sockets) <= 2:
         raise click.UsageError("one or two sockets, please (or --list)")
@@ -116,12 +134,6 @@ def command(
         ) from error
     if is_terminal:
         click.echo("\r        \r", nl=False, err=True)
-    if junit is not None:
-        junit.write_bytes(report.junit(outcomes))
-    if as_json:
-        document = report.document(sockets, outcomes)
-        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
-    else:
-        report.write_text(outcomes, sys.stdout)
+    _report(sockets, outcomes, as_json, junit)
     if any(outcome.decides for outcome in outcomes):
         sys.exit(1)

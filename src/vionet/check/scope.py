@@ -61,10 +61,3 @@ def coverage() -> list[Coverage]:
             status, reason = CHECKED, f"played by `vionet check --as {reason}`"
         listed.append(Coverage(rule, status, reason))
     return listed
-
-
-def table() -> str:
-    """The coverage as Markdown, for the documentation."""
-    lines = ["| rule | level | | how, or why not |\n", "| --- | --- | --- | --- |\n"]
-    lines += [f"| {r.id} | {r.level} | {status} | {why} |\n" for r, status, why in coverage()]
-    return "".join(lines)

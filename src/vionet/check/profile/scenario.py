@@ -13,25 +13,14 @@ from functools import partial
 from typing import Any, Final
 
 from vionet.check import judge
-from vionet.check.case import (
-    CONFIG,
-    GUEST_CSUM,
-    VERSION_1,
-    Check,
-    Lab,
-    variety,
-)
+from vionet.check.case import CONFIG, GUEST_CSUM, VERSION_1, Check, Lab, variety
 from vionet.check.driver import PROTOCOL, RX, TX, Broken, Delivery, NotOffered, Port
 from vionet.check.judge import NEXT_FRAGMENT, PROTOCOL_UDP
 from vionet.check.packet import Frame, fragment_extension
 from vionet.check.profile.guest import GUESTS, Guest, read
 from vionet.check.rules.segmentation import WHOLE, made
 from vionet.check.segment import CWR, KINDS, Large, expanded
-from vionet.check.verdict import (
-    difference,
-    during,
-    expect,
-)
+from vionet.check.verdict import difference, during, expect
 from vionet.spec import virtio
 from vionet.spec import virtio_net as net
 from vionet.spec.rules import Rule

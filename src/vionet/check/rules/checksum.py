@@ -3,21 +3,10 @@
 import time
 from dataclasses import replace
 
-from vionet.check.case import (
-    CSUM,
-    GUEST_CSUM,
-    VERSION_1,
-    Lab,
-    check,
-    variety,
-)
+from vionet.check.case import CSUM, GUEST_CSUM, VERSION_1, Lab, check, variety
 from vionet.check.judge import NEXT_FRAGMENT, PROTOCOL_TCP, PROTOCOL_UDP, Sum, l4_sum, parse
 from vionet.check.packet import BROADCAST, Frame, fragment_extension
-from vionet.check.verdict import (
-    describe,
-    expect,
-    same,
-)
+from vionet.check.verdict import describe, expect, same
 from vionet.spec import virtio_net as net
 
 NEEDS = net.VIRTIO_NET_HDR_F_NEEDS_CSUM

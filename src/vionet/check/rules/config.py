@@ -4,18 +4,9 @@ import struct
 from collections.abc import Callable
 from functools import partial
 
-from vionet.check.case import (
-    CONFIG,
-    MQ,
-    VERSION_1,
-    Lab,
-    check,
-)
+from vionet.check.case import CONFIG, MQ, VERSION_1, Lab, check
 from vionet.check.driver import BIT30, PROTOCOL, NotOffered, Port
-from vionet.check.verdict import (
-    expect,
-    same,
-)
+from vionet.check.verdict import expect, same
 from vionet.spec import vhost_user as vu
 from vionet.spec import virtio_net as net
 from vionet.vhost_user.frontend import Closed, Refused

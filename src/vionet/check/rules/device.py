@@ -5,21 +5,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from vionet.check.case import (
-    CONFIG,
-    CSUM,
-    GUEST_CSUM,
-    VERSION_1,
-    Lab,
-    check,
-)
+from vionet.check.case import CONFIG, CSUM, GUEST_CSUM, VERSION_1, Lab, check
 from vionet.check.driver import PROTOCOL, QUIET, RX, TX, Port
 from vionet.check.judge import objections
 from vionet.check.rules.config import refused
-from vionet.check.verdict import (
-    describe,
-    expect,
-)
+from vionet.check.verdict import describe, expect
 from vionet.spec import vhost_user as vu
 from vionet.vhost_user.guest_memory import GuestMemory
 

@@ -1,16 +1,7 @@
 """Area 1.4: what a driver must not do when it transmits; the device has to survive all of it."""
 
-from vionet.check.case import (
-    CSUM,
-    VERSION_1,
-    Lab,
-    check,
-)
-from vionet.check.verdict import (
-    describe,
-    expect,
-    same,
-)
+from vionet.check.case import CSUM, VERSION_1, Lab, check
+from vionet.check.verdict import describe, expect, same
 from vionet.spec import virtio_net as net
 
 NEEDS = net.VIRTIO_NET_HDR_F_NEEDS_CSUM

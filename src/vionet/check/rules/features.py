@@ -2,23 +2,9 @@
 
 from typing import Final
 
-from vionet.check.case import (
-    CSUM,
-    EVENT_IDX,
-    GUEST_CSUM,
-    INDIRECT,
-    MRG,
-    VERSION_1,
-    Lab,
-    check,
-)
+from vionet.check.case import CSUM, EVENT_IDX, GUEST_CSUM, INDIRECT, MRG, VERSION_1, Lab, check
 from vionet.check.driver import NotOffered
-from vionet.check.verdict import (
-    describe,
-    during,
-    expect,
-    same,
-)
+from vionet.check.verdict import describe, during, expect, same
 from vionet.spec import virtio
 from vionet.spec import virtio_net as net
 

@@ -1,20 +1,8 @@
 """Area 1.3: the packet header, its two sizes, and that it may lie anywhere."""
 
-from vionet.check.case import (
-    CSUM,
-    INDIRECT,
-    MRG,
-    VERSION_1,
-    Lab,
-    check,
-)
+from vionet.check.case import CSUM, INDIRECT, MRG, VERSION_1, Lab, check
 from vionet.check.driver import Port
-from vionet.check.verdict import (
-    describe,
-    during,
-    expect,
-    same,
-)
+from vionet.check.verdict import describe, during, expect, same
 from vionet.spec import virtio_net as net
 
 SPLITS = ((12, 46), (1, 11), (5, 7), (1,) * 12, (10, 2), (3, 9, 5, 9), (12, 1, 1, 1), (26,))

@@ -4,17 +4,10 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from vionet.check.case import (
-    INDIRECT,
-    VERSION_1,
-    Lab,
-    check,
-)
+from vionet.check.case import INDIRECT, VERSION_1, Lab, check
 from vionet.check.driver import QUIET, RX, TX, Port
 from vionet.check.ring import DESC, Piece
-from vionet.check.verdict import (
-    expect,
-)
+from vionet.check.verdict import expect
 from vionet.spec import virtio
 
 NEXT, TABLE = virtio.VRING_DESC_F_NEXT, virtio.VRING_DESC_F_INDIRECT

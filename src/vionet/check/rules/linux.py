@@ -2,22 +2,11 @@
 
 from collections.abc import Sequence
 
-from vionet.check.case import (
-    CSUM,
-    GUEST_CSUM,
-    MRG,
-    VERSION_1,
-    Lab,
-    check,
-)
+from vionet.check.case import CSUM, GUEST_CSUM, MRG, VERSION_1, Lab, check
 from vionet.check.judge import parse
 from vionet.check.rules.segmentation import TCP, UDP, WHOLE, kinds, made
 from vionet.check.segment import ECN, KINDS, Kind, l4_header_len
-from vionet.check.verdict import (
-    describe,
-    during,
-    expect,
-)
+from vionet.check.verdict import describe, during, expect
 from vionet.spec import virtio_net as net
 
 NEEDS = net.VIRTIO_NET_HDR_F_NEEDS_CSUM

@@ -3,19 +3,12 @@
 import os
 import time
 
-from vionet.check.case import (
-    Lab,
-    check,
-)
+from vionet.check.case import Lab, check
 from vionet.check.driver import TX, Port
 from vionet.check.ring import Piece
 from vionet.check.rules.config import refused
 from vionet.check.rules.protocol import descriptors
-from vionet.check.verdict import (
-    during,
-    expect,
-    same,
-)
+from vionet.check.verdict import during, expect, same
 from vionet.spec import vhost_user as vu
 from vionet.spec.vhost_user import Request
 from vionet.vhost_user.frontend import pack_region

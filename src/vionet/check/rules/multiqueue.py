@@ -3,19 +3,11 @@
 import time
 from collections.abc import Iterable
 
-from vionet.check.case import (
-    MACS,
-    MQ,
-    VERSION_1,
-    Lab,
-    check,
-)
+from vionet.check.case import MACS, MQ, VERSION_1, Lab, check
 from vionet.check.control import ERR, ask, mac_addr, obeyed, vq_pairs
 from vionet.check.driver import QUIET, Broken, NotOffered, Port
 from vionet.check.rules.control import CTRL_MAC
-from vionet.check.verdict import (
-    expect,
-)
+from vionet.check.verdict import expect
 
 FLOWS = 24
 

@@ -5,17 +5,10 @@ import socket
 import struct
 from pathlib import Path
 
-from vionet.check.case import (
-    CONFIG,
-    VERSION_1,
-    Lab,
-    check,
-)
+from vionet.check.case import CONFIG, VERSION_1, Lab, check
 from vionet.check.driver import BIT30, PROTOCOL, QUIET, RX, TX, Broken, NotOffered
 from vionet.check.rules.config import refused
-from vionet.check.verdict import (
-    expect,
-)
+from vionet.check.verdict import expect
 from vionet.spec import vhost_user as vu
 from vionet.spec.vhost_user import Request
 from vionet.vhost_user.frontend import Closed, Frontend

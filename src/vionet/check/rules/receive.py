@@ -2,22 +2,10 @@
 
 import time
 
-from vionet.check.case import (
-    CSUM,
-    GUEST_CSUM,
-    MRG,
-    VERSION_1,
-    Lab,
-    check,
-    variety,
-)
+from vionet.check.case import CSUM, GUEST_CSUM, MRG, VERSION_1, Lab, check, variety
 from vionet.check.driver import POISON, Broken
 from vionet.check.judge import Sum, finish, l4_sum
-from vionet.check.verdict import (
-    describe,
-    expect,
-    same,
-)
+from vionet.check.verdict import describe, expect, same
 from vionet.spec import virtio_net as net
 
 NEEDS = net.VIRTIO_NET_HDR_F_NEEDS_CSUM

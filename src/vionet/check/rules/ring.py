@@ -2,22 +2,10 @@
 
 import time
 
-from vionet.check.case import (
-    CSUM,
-    EVENT_IDX,
-    INDIRECT,
-    VERSION_1,
-    Lab,
-    check,
-)
+from vionet.check.case import CSUM, EVENT_IDX, INDIRECT, VERSION_1, Lab, check
 from vionet.check.driver import POISON, QUIET, RX, TX, Broken, Port
 from vionet.check.ring import DESC
-from vionet.check.verdict import (
-    describe,
-    during,
-    expect,
-    same,
-)
+from vionet.check.verdict import describe, during, expect, same
 from vionet.spec import virtio
 
 

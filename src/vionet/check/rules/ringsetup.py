@@ -3,15 +3,10 @@
 import os
 from functools import partial
 
-from vionet.check.case import (
-    Lab,
-    check,
-)
+from vionet.check.case import Lab, check
 from vionet.check.driver import QUIET, RX, TX, Port
 from vionet.check.rules.config import refused
-from vionet.check.verdict import (
-    expect,
-)
+from vionet.check.verdict import expect
 from vionet.spec import vhost_user as vu
 from vionet.spec.vhost_user import Request
 from vionet.vhost_user.frontend import Closed

@@ -2,15 +2,9 @@
 
 import time
 
-from vionet.check.case import (
-    Lab,
-    check,
-)
+from vionet.check.case import Lab, check
 from vionet.check.driver import BIT30, QUIET, RX, TX, NotOffered, Port
-from vionet.check.verdict import (
-    during,
-    expect,
-)
+from vionet.check.verdict import during, expect
 
 
 def ready(lab: Lab, *, kick: bool = True, size: int = 256) -> Port:

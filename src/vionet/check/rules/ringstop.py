@@ -4,18 +4,12 @@ import os
 import time
 from functools import partial
 
-from vionet.check.case import (
-    Lab,
-    check,
-)
+from vionet.check.case import Lab, check
 from vionet.check.driver import QUIET, RX, TX, Port
 from vionet.check.rules.device import silent, snapshot, traffic
 from vionet.check.rules.ring import burst, called
 from vionet.check.rules.ringstate import not_taken
-from vionet.check.verdict import (
-    during,
-    expect,
-)
+from vionet.check.verdict import during, expect
 
 
 @check("VU-32", does="GET_VRING_BASE under load", expects="the next index; memory left alone after")

@@ -4,21 +4,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
-from vionet.check.case import (
-    GUEST_CSUM,
-    MRG,
-    VERSION_1,
-    Lab,
-    check,
-)
+from vionet.check.case import GUEST_CSUM, MRG, VERSION_1, Lab, check
 from vionet.check.driver import Broken, Delivery, NotOffered, Port
 from vionet.check.judge import ip_header_right, parse
 from vionet.check.segment import CWR, KINDS, Kind, Large, breaches, large
-from vionet.check.verdict import (
-    describe,
-    during,
-    expect,
-)
+from vionet.check.verdict import describe, during, expect
 from vionet.spec import virtio
 from vionet.spec import virtio_net as net
 

@@ -5,21 +5,11 @@ import struct
 from functools import partial
 from typing import Final
 
-from vionet.check.case import (
-    CONFIG,
-    MRG,
-    VERSION_1,
-    Lab,
-    check,
-)
+from vionet.check.case import CONFIG, MRG, VERSION_1, Lab, check
 from vionet.check.driver import BIT30, PROTOCOL, QUIET, RX, TX, Broken, Port
 from vionet.check.rules.config import PROTOCOL_MTU, STATUS, number, refused
 from vionet.check.rules.device import RESET, restart
-from vionet.check.verdict import (
-    during,
-    expect,
-    same,
-)
+from vionet.check.verdict import during, expect, same
 from vionet.spec import vhost_user as vu
 from vionet.spec import virtio
 from vionet.spec.vhost_user import Request

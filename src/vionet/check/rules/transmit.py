@@ -1,20 +1,8 @@
 """Area 1.5: what a device does with what drivers transmit."""
 
-from vionet.check.case import (
-    CSUM,
-    GUEST_CSUM,
-    VERSION_1,
-    Lab,
-    check,
-    variety,
-)
+from vionet.check.case import CSUM, GUEST_CSUM, VERSION_1, Lab, check, variety
 from vionet.check.packet import Frame
-from vionet.check.verdict import (
-    describe,
-    during,
-    expect,
-    same,
-)
+from vionet.check.verdict import describe, during, expect, same
 from vionet.spec import virtio_net as net
 
 NEEDS = net.VIRTIO_NET_HDR_F_NEEDS_CSUM
