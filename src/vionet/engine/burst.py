@@ -17,6 +17,7 @@ from vionet.engine.kick import take_events
 from vionet.engine.layout import (
     BURST_MAX,
     BURST_SEGMENTS,
+    FRAME_MAX,
     IOV_MAX,
     PORT,
     STATE,
@@ -135,26 +136,32 @@ def from_queues(state: State, work: Work, in_port: int) -> int:
 def posted(state: State, work: Work, in_port: int, out: int) -> int:
     """Choose the guest's buffers for the largest frame of the tap, before reading.
 
-    *returns* 1: read into them; 0: read privately (buffers too small, ring not usable, or several
-    rings, of which the frame itself says which); -1: no buffers on a ring, leave the frame in the
-    tap until the guest posts some.
+    *returns* 1: read into them; 0: read privately (buffers too small or never as many, ring not
+    usable, or several rings, of which the frame itself says which); -1: no buffers on a ring,
+    leave the frame in the tap until the guest posts some.
     """
     port = state.ports[out]
     need = port.header_len + state.ports[in_port].max_frame_len
+    large = state.ports[in_port].max_frame_len == FRAME_MAX
     chosen = 1
     for pair in range(port.n_pairs if port.steers else 1):
         work.rx_ring = 2 * pair
         queue = port.queues[2 * pair]
         status = reserve(port, queue, work, need)
         if status == RX_RING_FULL:
-            if work.n_chains and outgrown(queue, work.n_chains, work.n_chains + 1):
-                chosen = 0  # this driver never posts as much
-                continue
-            queue.starved = 1
-            return -1
-        if status != OK:
+            if (
+                not large
+                or not work.n_chains
+                or not outgrown(queue, work.n_chains, work.n_chains + 1)
+            ):
+                queue.starved = 1
+                return -1
+            chosen = 0  # this driver never posts as much
+        elif status != OK:
             refused(state, work, out, status)
             chosen = 0
+        elif large:
+            queue.posted_max = max(queue.posted_max, work.n_chains)
     # More pieces than one `readv` takes are filled from a private copy.
     return chosen if work.n_dst < IOV_MAX and not port.steers else 0
 

@@ -59,6 +59,45 @@ def recount(queue: Queue) -> int:
     return count if count <= queue.entries else -1
 
 
+@kernel(INT, QUEUE, INT)
+def count_waiting(queue: Queue, most: int) -> int:
+    """How many chains may be taken at once, at most `most`; -1 where the ring is invalid."""
+    if not queue.packed:
+        return min(recount(queue), most)
+    slot = queue.avail_idx
+    lap = queue.avail_wrap
+    left = queue.entries - unpublished(queue)
+    n = 0
+    while n < most and left > 0:
+        if not waits(load_acquire_i64(queue.desc_hva + 16 * slot + 8), lap):
+            break
+        measured = measure(queue, slot, lap, left)
+        if measured == BROKEN:
+            break
+        n += 1
+        left -= measured & U16
+        slot += measured & U16
+        if slot >= queue.entries:
+            slot -= queue.entries
+            lap = 1 - lap
+    return n
+
+
+@kernel(INT, QUEUE, INT, INT)
+def outgrown(queue: Queue, waiting: int, needed: int) -> int:
+    """Whether `needed` buffers are more than this driver ever has waiting, as far as is known.
+
+    A driver with a handful of buffers must not wait for ever for a frame that they cannot hold;
+    one that is merely behind must not have it cut up.  What was seen (`posted_max`) is slowly
+    forgotten.
+    """
+    queue.posted_max = max(queue.posted_max, waiting)
+    if waiting >= min(needed, queue.posted_max):
+        return 1
+    queue.posted_max -= 1
+    return 0
+
+
 @kernel(INT, QUEUE, WORK, INT)
 def refuse_chain(queue: Queue, work: Work, head: int) -> int:
     """Give an invalid chain back unused, and those chosen before it.  *returns* a reason.

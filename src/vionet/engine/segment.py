@@ -20,10 +20,10 @@ from vionet.engine.checksum import fold, ipv4_header_sum, pseudo_header
 from vionet.engine.deliver_guest import refused, to_buffers, to_guest
 from vionet.engine.deliver_stream import push, put
 from vionet.engine.deliver_tap import to_tap
-from vionet.engine.layout import FRAME, QUEUE, STATE, WORK, Frame, Queue, State, Work
+from vionet.engine.layout import FRAME, STATE, WORK, Frame, State, Work
 from vionet.engine.parse import be16, swap16
 from vionet.engine.plan import plan
-from vionet.engine.receive import commit, recount, reserve
+from vionet.engine.receive import commit, count_waiting, outgrown, reserve
 from vionet.engine.seal import field_off
 from vionet.engine.status import (
     GSO_PASSED,
@@ -64,20 +64,6 @@ FIRST_ONLY = 0x80  # CWR
 def swap32(value: int) -> int:
     """The four bytes of a 32-bit word reversed."""
     return swap16(value & 0xFFFF) << 16 | swap16(value >> 16)
-
-
-@kernel(INT, QUEUE, INT, INT)
-def outgrown(queue: Queue, waiting: int, needed: int) -> int:
-    """Whether `needed` buffers are more than this driver ever has waiting, as far as is known.
-
-    A driver with a handful of buffers must not wait for ever for a frame that they cannot hold;
-    one that is merely behind must not have it cut up.  What was seen is slowly forgotten.
-    """
-    queue.posted_max = max(queue.posted_max, waiting)
-    if waiting >= min(needed, queue.posted_max):
-        return 1
-    queue.posted_max -= 1
-    return 0
 
 
 @kernel(INT, WORK, FRAME, INT)
@@ -260,11 +246,14 @@ def deliver_whole(state: State, work: Work, frame: Frame, out: int, action: int)
     segmented, or a drop reason."""
     port = state.ports[out]
     if port.kind == GUEST:
+        queue = port.queues[work.rx_ring]
         status = to_guest(state, work, frame, out, action)
-        if (
+        if status == OK:
+            queue.posted_max = max(queue.posted_max, work.n_chains)
+        elif (
             status == RX_RING_FULL
             and work.n_chains
-            and outgrown(port.queues[work.rx_ring], work.n_chains, work.n_chains + 1)
+            and outgrown(queue, work.n_chains, work.n_chains + 1)
         ):
             status = RX_BUFFER_TOO_SMALL
     else:
@@ -304,6 +293,7 @@ def deliver_large(state: State, work: Work, frame: Frame, out: int, accepts: int
     if port.kind == GUEST and state.kind == WIRE:
         # A wire keeps the frame where it is until there is room for all of it.
         queue = port.queues[work.rx_ring]
-        if queue.live and not outgrown(queue, recount(queue), frame.gso_segments):
+        waiting = count_waiting(queue, frame.gso_segments) if queue.live else 0
+        if queue.live and not outgrown(queue, waiting, frame.gso_segments):
             return RX_RING_FULL
     return segment(state, work, frame, out, accepts)
