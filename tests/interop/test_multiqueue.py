@@ -23,7 +23,7 @@ def trio(lab: Lab) -> tuple[Vionet, Qemu, Uml]:
     return vionet, a, b
 
 
-def test_queues_are_enabled_and_disabled_under_load(trio: tuple[Vionet, Qemu, Uml]) -> None:
+def test_w30_queues_are_enabled_and_disabled_under_load(trio: tuple[Vionet, Qemu, Uml]) -> None:
     """TCP both ways goes on, byte for byte, while `ethtool -L` changes the number of queues."""
     vionet, a, b = trio
     jobs = [
@@ -32,6 +32,7 @@ def test_queues_are_enabled_and_disabled_under_load(trio: tuple[Vionet, Qemu, Um
     ]
     for count in (2, 1, 2, 1, 2):
         a.run(f"ethtool -L eth0 combined {count}")
+        assert count == vionet.ports()["a"]["queues"]
         a.run("sleep 1")
     for job in jobs:
         job.check(60)

@@ -74,6 +74,7 @@ STEPS: dict[str, tuple[Request, bytes, tuple[int, ...], bool | None, bool | None
     "enable": (Request.SET_VRING_ENABLE, state(0, 1), (), STAYS, True),
     "disable": (Request.SET_VRING_ENABLE, state(0, 0), (), STAYS, False),
     "enable another": (Request.SET_VRING_ENABLE, state(1, 1), (), STAYS, STAYS),
+    "endian": (Request.SET_VRING_ENDIAN, state(0, 0), (), STAYS, STAYS),
     "mtu": (Request.NET_SET_MTU, vu.U64.pack(1500), (), STAYS, STAYS),
     "channel": (Request.SET_BACKEND_REQ_FD, b"", (ERR,), STAYS, STAYS),
     "config": (Request.GET_CONFIG, vu.CONFIG_HEAD.pack(0, 0, 0), (), STAYS, STAYS),

@@ -65,6 +65,7 @@ PAYLOADS = {
     Request.SET_VRING_CALL: vu.U64.pack(vu.VRING_NOFD),
     Request.SET_VRING_ERR: vu.U64.pack(vu.VRING_NOFD),
     Request.SET_VRING_ENABLE: vu.VRING_STATE.pack(0, 1),
+    Request.SET_VRING_ENDIAN: vu.VRING_STATE.pack(0, 0),
     Request.NET_SET_MTU: vu.U64.pack(1500),
     Request.GET_CONFIG: vu.CONFIG_HEAD.pack(0, 4, 0) + bytes(4),
     Request.SET_CONFIG: vu.CONFIG_HEAD.pack(0, 4, vu.CONFIG_FLAG_MIGRATION) + bytes(4),
@@ -301,3 +302,10 @@ def test_a_front_end_without_protocol_features_has_to_go_too() -> None:
         peer.send(Request.SET_FEATURES, vu.U64.pack(0))
     assert calls == peer.device.calls
     peer.close()
+
+
+def test_rings_of_the_other_byte_order_are_refused(peer: Peer) -> None:
+    """spec VU-87: said with what would help; the order of this machine is no news."""
+    peer.state(Request.SET_VRING_ENDIAN, 1, 0)
+    with pytest.raises(ProtocolError, match=r"ring 1 is big-endian.*VERSION_1"):
+        peer.state(Request.SET_VRING_ENDIAN, 1, 1)

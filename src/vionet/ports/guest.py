@@ -114,8 +114,10 @@ class GuestPort:
 
     @property
     def pairs(self) -> int:
-        """Queue pairs in use."""
-        return int(self._slot.record.n_pairs)
+        """Queue pairs in use: those that the driver asked for, or its front-end has enabled."""
+        record = self._slot.record
+        receivers = [record.queues[2 * pair] for pair in range(record.n_pairs)]
+        return max(1, sum(queue.ready and queue.enabled for queue in receivers))
 
     @property
     def warnings(self) -> list[str]:

@@ -128,6 +128,7 @@ FORMS: Final[dict[int, Form]] = {
     Request.SET_PROTOCOL_FEATURES: Form(_u64),
     Request.GET_QUEUE_NUM: Form(_none, requires=vu.VHOST_USER_PROTOCOL_F_MQ),
     Request.SET_VRING_ENABLE: Form(_state),
+    Request.SET_VRING_ENDIAN: Form(_state),
     Request.NET_SET_MTU: Form(_u64, requires=vu.VHOST_USER_PROTOCOL_F_MTU),
     Request.SET_BACKEND_REQ_FD: Form(_none, Fds.ONE, requires=vu.VHOST_USER_PROTOCOL_F_BACKEND_REQ),
     Request.GET_CONFIG: Form(_config, requires=vu.VHOST_USER_PROTOCOL_F_CONFIG),

@@ -338,6 +338,12 @@ class Session:
         self._update(index, enabled=bool(enabled))
         return None
 
+    def _set_vring_endian(self, _: Any, index: int, big: int) -> Reply:
+        self._check_index(index)
+        if big:  # CROSS_ENDIAN is not offered (spec VU-87)
+            raise Refusal(f"ring {index} is big-endian, which needs a driver with VERSION_1 here")
+        return None
+
 
 METHODS: Final[dict[int, Callable[..., Reply]]] = {
     Request.GET_FEATURES: Session._get_features,
@@ -357,6 +363,7 @@ METHODS: Final[dict[int, Callable[..., Reply]]] = {
     Request.SET_PROTOCOL_FEATURES: Session._set_protocol_features,
     Request.GET_QUEUE_NUM: Session._get_queue_num,
     Request.SET_VRING_ENABLE: Session._set_vring_enable,
+    Request.SET_VRING_ENDIAN: Session._set_vring_endian,
     Request.NET_SET_MTU: Session._net_set_mtu,
     Request.SET_BACKEND_REQ_FD: Session._set_backend_req_fd,
     Request.GET_CONFIG: Session._get_config,
