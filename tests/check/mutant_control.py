@@ -27,7 +27,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
             (
                 "offers now this, now that",
                 "VU-74",
-                '(__import__("time").time_ns() >> 20 & 1) << 29',
+                '__import__("random").getrandbits(3) << 27',
             ),
         )
     ),

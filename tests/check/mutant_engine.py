@@ -54,7 +54,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "            kicked(state, work, index, what)\n"
         "            queue = state.ports[index].queues[what]\n"
         "            if {on} and queue.ready:\n"
-        "                show(queue.used_hva + 2, (queue.used_idx + 1) & 0xFFFF)\n",
+        "                queue.used_idx = (queue.used_idx + 1) & 0xFFFF\n"
+        "                show(queue.used_hva + 2, queue.used_idx)\n",
     ),
     one(
         "the sender's memory is written to",

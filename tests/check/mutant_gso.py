@@ -65,11 +65,11 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     ),
     # --- rings --------------------------------------------------------------------------------
     one(
-        "transmit buffers come back in reverse",
+        "some transmit buffers come back twice",
         "RF-04",
         INGRESS,
         "push_used(queue, work.slot_head[i],",
-        "push_used(queue, work.slot_head[count - 1 - i if {on} else i],",
+        "push_used(queue, work.slot_head[i - (i & 1) if {on} else i],",
     ),
     one(
         "packed chains of three are dropped",

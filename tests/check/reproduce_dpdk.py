@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 VERSION_1, BIT_30, GUEST_CSUM, CSUM, INDIRECT = 1 << 32, 1 << 30, 2, 1, 1 << 28
+RING_PACKED, CTRL_VQ = 1 << 34, 1 << 17
 GPA, SIZE = 0x1000_0000, 8 << 20
 RX, TX, ENTRIES = 0, 1, 64
 BASE: Final = {RX: 0x0, TX: 0x4000}  # of a ring: table, +0x1000 available, +0x2000 used
@@ -347,6 +348,42 @@ def truncation_kills(paths: Paths) -> bool:
     return gone
 
 
+def packed_base_half(paths: Paths) -> bool:
+    """GET_VRING_BASE of a packed ring leaves the used half out."""
+    a = Bare(paths[0])
+    a.number(1)
+    a.say(2, struct.pack("=Q", VERSION_1 | BIT_30 | RING_PACKED))
+    a.say(5, struct.pack("=IIQQQQ", 1, 0, GPA, SIZE, 0x7000_0000, 0), a.file)
+    a.say(8, struct.pack("=II", TX, ENTRIES))
+    a.say(10, struct.pack("=II", TX, 0x8005_8005))
+    _, base = struct.unpack("=II", a.ask(11, struct.pack("=II", TX, 0)))
+    a.close()
+    return bool(base == 0x8005)
+
+
+def control_unanswered(paths: Paths) -> bool:
+    """CTRL_VQ is offered, and its commands are never taken."""
+    a = Bare(paths[0]).up(CTRL_VQ)
+    control, at = 2, 0x8000
+    offered = a.number(1) & CTRL_VQ
+    a.memory[0x300000:0x300003] = b"\0\0\1"
+    a.put(at, "QIHH", GPA + 0x300000, 3, 1, 1)
+    a.put(at + 16, "QIHH", GPA + 0x300100, 1, 2, 0)
+    a.put(at + 0x1002, "HH", 1, 0)
+    a.say(8, struct.pack("=II", control, ENTRIES))
+    a.say(10, struct.pack("=II", control, 0))
+    uva = 0x7000_0000 + at
+    a.say(9, struct.pack("=IIQQQQ", control, 0, uva, uva + 0x2000, uva + 0x1000, 0))
+    a.say(13, struct.pack("=Q", control), a.call[TX])
+    a.say(12, struct.pack("=Q", control), a.kick[TX])
+    a.say(18, struct.pack("=II", control, 1))
+    os.eventfd_write(a.kick[TX], 1)
+    a.number(1)
+    answered = soon(lambda: a.word(at + 0x2002), 1)
+    a.close()
+    return bool(offered) and not answered
+
+
 def _listens(path: str) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         return Path(path).exists() and probe.connect_ex(path) == 0
@@ -358,6 +395,6 @@ EVIDENCE: Final[dict[str, Callable[[Paths], bool]]] = {
         features_alone, gso_taken, header_unwritten, runt_delivered, direct_indirect, half_header,
         version_two, unasked_acknowledgement, disabled_blocks, started_unkicked, base_over_memory,
         full_call_blocks, unmapped_blocks, trailer_summed, partial_unmarked,
-        truncation_kills,
+        truncation_kills, packed_base_half, control_unanswered,
     )
 }  # fmt: skip

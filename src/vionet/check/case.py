@@ -108,11 +108,14 @@ class Lab:
     frontends: dict[int, Frontend] = field(default_factory=dict)
     memories: list[GuestMemory] = field(default_factory=list)
     _fds: list[int] = field(default_factory=list)
+    _link_is_down: bool = False
     _serial: "itertools.count[int]" = field(default_factory=itertools.count)
     _salt: str = field(default_factory=lambda: os.urandom(2).hex())
 
     def close(self) -> None:
-        """Close everything that was opened."""
+        """Close everything that was opened, and leave the link up."""
+        if self._link_is_down:
+            self.link("up")
         for port in self.ports:
             port.close()
         for frontend in self.frontends.values():
@@ -135,6 +138,7 @@ class Lab:
         """Take the link of the first port "down" or "up", by the command of `--link`."""
         if not self.link_command:
             raise NotOffered("a way to move the link (--link)")
+        self._link_is_down = state == "down"
         words = [word.replace("{}", state) for word in self.link_command]
         subprocess.run(words, check=True, timeout=self.timeout, stdout=subprocess.DEVNULL)
 
