@@ -157,3 +157,13 @@ def test_a_session_leaves_nothing_to_the_next(state: State) -> None:
         record.filter, record.control_ring, record.mac, record.flows[3], record.n_pairs
     )  # fmt: skip
     assert 0 == port.features
+
+
+def test_pairs_in_use_are_those_that_are_enabled(state: State) -> None:
+    """What `status` says is a plain number, whoever enables them."""
+    port, record = plugged(state, queues=4), state.ports[0]
+    port.set_features(VERSION_1 | 1 << MQ)
+    assert 1 == port.pairs
+    for pair in range(3):
+        record.queues[2 * pair].ready = record.queues[2 * pair].enabled = 1
+    assert (3, int) == (port.pairs, type(port.pairs))

@@ -117,7 +117,7 @@ class GuestPort:
         """Queue pairs in use: those that the driver asked for, or its front-end has enabled."""
         record = self._slot.record
         receivers = [record.queues[2 * pair] for pair in range(record.n_pairs)]
-        return max(1, sum(queue.ready and queue.enabled for queue in receivers))
+        return max(1, sum(bool(queue.ready and queue.enabled) for queue in receivers))
 
     @property
     def warnings(self) -> list[str]:
