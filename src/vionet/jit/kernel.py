@@ -8,9 +8,12 @@ another type is a TypeError and not a silent second specialisation.
 them made the same engine 4 times slower (329 ns against 76 ns a frame).
 
 `inline=True` forces LLVM to inline the kernel into its callers: for the few small kernels on the
-path of every frame.
+path of every frame.  Every other kernel is reached by a symbol of the process: Numba would link
+its whole call tree into each caller, to be optimised there once more (a cold compile took twice
+as long, and 64-byte frames went no faster for it).
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -39,10 +42,22 @@ if LANE is Lane.INTERPRETED:
         return decorate
 
 else:
+    import llvmlite.binding
     import numba
     from numba import types
 
     INT = types.int64
+
+    def _call_by_symbol(dispatcher: Any) -> None:
+        """Have the callers of a compiled kernel find it by a name that is the same in every
+        process, so that they can be cached."""
+        (result,) = dispatcher.overloads.values()
+        description = copy.copy(result.fndesc)
+        description.mangled_name = f"vionet.{description.modname}.{description.qualname}"
+        address = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
+        llvmlite.binding.add_symbol(description.mangled_name, address)
+        result.target_context.remove_user_function(result.entry_point)
+        result.target_context.insert_user_function(result.entry_point, description, ())
 
     def kernel(
         returns: Any, *arguments: Any, inline: bool = False
@@ -61,6 +76,8 @@ else:
 
         def decorate(function: Callable[P, R]) -> Callable[P, R]:
             dispatcher = numba.jit(signature, nopython=True, **options)(function)
+            if not inline:
+                _call_by_symbol(dispatcher)
             KERNELS.append(dispatcher)
             _compiled.append(function.__name__)
             for report in _progress:
