@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.check.reproduce_dpdk import EVIDENCE
+from tests.check import reproduce_dpdk, reproduce_dpdk_more
 from tests.interop.peers.dpdk import Testpmd, hugepages, vhost_switch
 from vionet.check.runner import Outcome, Status, run
 
 EXPECTED = tomllib.loads(Path(__file__).with_name("dpdk_expected.toml").read_text())
+EVIDENCE = {**reproduce_dpdk.EVIDENCE, **reproduce_dpdk_more.EVIDENCE}
 KNOWN = {rule_id for entry in EXPECTED.values() for rule_id in entry["rules"]}
 ATTEMPTS = 3  # DPDK sometimes takes a new connection for the one that has just ended
 
-pytestmark = [pytest.mark.interop, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.interop, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(500)]
 
 
 class Switch:
@@ -57,7 +58,7 @@ def failures(outcomes: list[Outcome]) -> dict[str, str]:
 
 def test_failures_are_the_known_ones(switch: Switch) -> None:
     """The tester finds every fault of the list, and no other that is there each time."""
-    found = failures(run(switch.paths, revive=switch.start))
+    found = failures(run(switch.paths, revive=switch.start, timeout=10))
     assert set() == KNOWN - found.keys()
     others = {rule_id: seen for rule_id, seen in found.items() if rule_id not in KNOWN}
     for _ in range(ATTEMPTS):
