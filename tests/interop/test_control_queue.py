@@ -55,7 +55,7 @@ def dropped(vionet: Vionet, port: str, reason: str) -> int:
     return count
 
 
-def test_driver_reads_speed_and_sets_the_number_of_queues(pair: tuple[Vionet, Uml, Uml]) -> None:
+def test_w67_driver_reads_speed_and_sets_the_number_of_queues(pair: tuple[Vionet, Uml, Uml]) -> None:
     """SPEED_DUPLEX and max_virtqueue_pairs are read; `ethtool -L` reaches the back-end (CV-26)."""
     vionet, a, b = pair
     assert ["10000", "full", MAC] == [attribute(a, x) for x in ("speed", "duplex", "address")]
@@ -136,7 +136,7 @@ def test_driver_changes_its_address(pair: tuple[Vionet, Uml, Uml]) -> None:
     assert 3 <= dropped(vionet, "a", "address_filtered") - before
 
 
-def test_offloads_are_switched_at_run_time(pair: tuple[Vionet, Uml, Uml]) -> None:
+def test_w29_w31_offloads_are_switched_at_run_time(pair: tuple[Vionet, Uml, Uml]) -> None:
     """CTRL_GUEST_OFFLOADS: after `rx-gro-hw off` nothing large arrives any more (CV-30, W31)."""
     vionet, a, b = pair
 

@@ -33,7 +33,7 @@ def watched(receiver: Shell, sender: Shell, address: str, ports: tuple[int, int]
 
 
 @pytest.mark.root
-def test_dhcp_is_delivered_complete(lab: Lab) -> None:
+def test_w1_w2_w3_dhcp_is_delivered_complete(lab: Lab) -> None:
     """UDP 67, 68, 546 and 547 arrive finished with flags 0, from a guest and from the host."""
     place = lab.namespace("server")
     vionet = lab.switch({"a": "", "b": ""}, "c=tap:viotap0")
@@ -61,7 +61,7 @@ def test_dhcp_is_delivered_complete(lab: Lab) -> None:
 
 @pytest.mark.root
 @pytest.mark.parametrize("receiver", ["uml -guest_csum", "uml offload=off", "uml policy=complete"])
-def test_no_partial_frame_reaches_a_guest_that_declined(lab: Lab, receiver: str) -> None:
+def test_w7_no_partial_frame_reaches_a_guest_that_declined(lab: Lab, receiver: str) -> None:
     """Each TCP and UDP frame comes with flags 0 and a finished checksum."""
     end, place = End.read(receiver), lab.namespace("host")
     vionet = lab.switch({"a": "", "b": end.port}, "c=tap:viotap0")

@@ -28,7 +28,7 @@ def go_on(guest: Console) -> None:
     os.kill(guest.child.pid, signal.SIGCONT)
 
 
-def test_wire_leaves_frames_in_the_tap(lab: Lab) -> None:
+def test_w70_wire_leaves_frames_in_the_tap(lab: Lab) -> None:
     """Every datagram arrives, in order, after the guest has buffers again; nothing is dropped."""
     place = lab.namespace("host")
     vionet = lab.wire(lab.guest("a"), "tap:viotap0")
@@ -51,7 +51,7 @@ def test_wire_leaves_frames_in_the_tap(lab: Lab) -> None:
     assert before == [port["drops"] for port in vionet.ports().values()]
 
 
-def test_switch_waits_for_nobody(lab: Lab) -> None:
+def test_w70_switch_waits_for_nobody(lab: Lab) -> None:
     """What a stopped guest has no buffer for is counted, while two others transfer."""
     vionet = lab.switch({"a": "", "b": "", "c": ""})
     guests = [lab.uml(name) for name in "abc"]

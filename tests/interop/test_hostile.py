@@ -24,7 +24,7 @@ LOG_LINES_MAX = 400
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("options", ["", "mac=02:00:00:00:00:0c,locked"])
-def test_other_pair_does_not_notice(lab: Lab, options: str) -> None:
+def test_w42_other_pair_does_not_notice(lab: Lab, options: str) -> None:
     """Hashes of the other pair match; memory, descriptors and log lines stay bounded.
 
     Behind a locked port the hostile guest also claims the others' addresses; without the lock a

@@ -142,7 +142,7 @@ def deliver(source: Source, guests: list[Guest], speech: Speech) -> list[int]:
 
 @pytest.mark.parametrize("kind", ["tap", "interface"])
 @pytest.mark.parametrize("label", KINDS)
-def test_kernel_to_every_guest(kind: str, label: str) -> None:
+def test_w9_kernel_to_every_guest(kind: str, label: str) -> None:
     """The byte stream is the plain sender's at every guest; a tap that was told to give nothing
     large gives nothing large, an interface cannot be told."""
     with plugged(kind, label) as (network, source):

@@ -124,7 +124,7 @@ def said_by(source: Guest, said: list[Speech]) -> list[Speech]:
     ]
 
 
-def test_every_sink_of_every_sender() -> None:
+def test_w13_w14_every_sink_of_every_sender() -> None:
     """For each kind of traffic and sender: the wire behind each sink has the plain frames."""
     with everything() as (network, senders, sinks):
         for traffic, source in product(TRAFFIC, senders.values()):

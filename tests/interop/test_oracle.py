@@ -9,7 +9,7 @@ from tests.interop.peers.traffic import converse, datagrams, no_bad_checksums, t
 pytestmark = pytest.mark.root
 
 
-def test_capture_tells_finished_checksums_from_partial_ones(lab: Lab) -> None:
+def test_w47_capture_tells_finished_checksums_from_partial_ones(lab: Lab) -> None:
     """tshark finds bad sums where a veth leaves them partial, and none where it finishes them."""
     near, far = lab.namespace("near"), lab.namespace("far")
     near.run(f"ip link add vnear type veth peer name vfar netns {far.name}")

@@ -62,7 +62,7 @@ def total(ports: dict[str, dict[str, Any]], key: str) -> int:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(("one", "other"), CASES)
-def test_pair(lab: Lab, one: str, other: str) -> None:
+def test_w23_w34_pair(lab: Lab, one: str, other: str) -> None:
     """TCP and UDP of every size, both ways and families; the ledger tells who computed what."""
     ends = {"a": End.read(one), "b": End.read(other)}
     vionet = lab.switch({name: end.port for name, end in ends.items()})

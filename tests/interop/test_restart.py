@@ -19,7 +19,7 @@ def await_bytes(vionet: Vionet, port: str, count: int) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_guest_reboots_and_dies_beside_a_transfer(lab: Lab) -> None:
+def test_w68_guest_reboots_and_dies_beside_a_transfer(lab: Lab) -> None:
     """A guest reboots, then is killed while it transfers; the other transfer does not notice.
 
     Each time its port is ready for the next driver, which talks at once.
@@ -56,7 +56,7 @@ def test_guest_reboots_and_dies_beside_a_transfer(lab: Lab) -> None:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("kind", ["switch", "wire"])
-def test_vionet_is_killed_and_restarted(lab: Lab, kind: str) -> None:
+def test_w68_vionet_is_killed_and_restarted(lab: Lab, kind: str) -> None:
     """TCP connections between QEMU guests outlive a SIGKILL of vionet; the guests do not reboot."""
     if kind == "switch":
         vionet = lab.switch({"a": "", "b": ""})

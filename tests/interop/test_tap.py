@@ -49,7 +49,7 @@ def test_guest_and_tap(lab: Lab, kind: str, end: str, tap: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["switch", "wire"])
-def test_what_leaves_the_machine_is_finished(lab: Lab, kind: str) -> None:
+def test_w13_w65_what_leaves_the_machine_is_finished(lab: Lab, kind: str) -> None:
     """Beyond tap, bridge and veth every checksum is good; on the tap itself they are partial."""
     near, far = lab.namespace("near"), lab.namespace("far")
     vionet = (

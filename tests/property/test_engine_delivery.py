@@ -190,7 +190,7 @@ def test_large_frame_from_a_kernel(data: st.DataObject) -> None:
 
 @some.examples(compiled=150, interpreted=60)
 @given(st.data())
-def test_receiver_gets_what_was_meant(data: st.DataObject) -> None:
+def test_w56_receiver_gets_what_was_meant(data: st.DataObject) -> None:
     """A good frame, partial or complete: finished as its header says it is the frame that a
     sender without offload would have sent; and so for the next frame in the same burst."""
     draw = data.draw
@@ -228,7 +228,7 @@ def test_receiver_gets_what_was_meant(data: st.DataObject) -> None:
 
 @some.examples(compiled=200, interpreted=60)
 @given(st.binary(min_size=14, max_size=300), some.headers, some.features, some.policies)
-def test_any_bytes(body: bytes, header: NetHeader, features: int, policy: object) -> None:
+def test_w42_any_bytes(body: bytes, header: NetHeader, features: int, policy: object) -> None:
     """Noise for a frame, noise for a header: judged and delivered as the model says."""
     frame = BROADCAST + MACS[0] + body[12:]
     with Network() as network:

@@ -75,7 +75,7 @@ def test_wire_has_no_vlans(vlans: str) -> None:
         ("8+15+lacp", {2, 8, 15}),
     ],
 )
-def test_reserved_multicast(passing: str, octets: set[int]) -> None:
+def test_w66_reserved_multicast(passing: str, octets: set[int]) -> None:
     """Names, numbers, all and none say which reserved addresses pass a switch (W66)."""
     assert parse_switch("s", ["a=guest:/a"], passing).reserved == sum(1 << i for i in octets)
 

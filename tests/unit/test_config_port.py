@@ -135,7 +135,7 @@ def test_tap_by_descriptor_needs_no_name() -> None:
         ("-in_order", 1 << virtio.VIRTIO_F_IN_ORDER),
     ],
 )
-def test_offload_words(options: str, gone: int) -> None:
+def test_w24_offload_words(options: str, gone: int) -> None:
     """A preset chooses the word and single features change it, in any order."""
     port = parse_port("a", f"guest:/a,{options}")
     assert port.features == EVERYTHING & ~gone
@@ -295,7 +295,7 @@ def test_mistakes_get_one_line(text: str, says: str) -> None:
     assert "\0" not in line or "\0" in text
 
 
-def test_dependencies_are_the_specifications() -> None:
+def test_w24_dependencies_are_the_specifications() -> None:
     """A word in which a feature lacks its prerequisite is refused with both names."""
     with pytest.raises(ConfigError, match=r"\+guest_tso4: needs \+guest_csum"):
         check_dependencies(1 << net.VIRTIO_NET_F_GUEST_TSO4, "guest:/a")

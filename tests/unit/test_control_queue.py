@@ -81,7 +81,7 @@ def test_a_command_of_another_length_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     "command", [b"", b"\0", b"\xc8\0", b"\0\6\0", b"\1\2", b"\2\2\0\0", b"\3\1", b"\4\1\0", b"\6\0"]
 )
-def test_unknown_commands_are_refused(command: bytes) -> None:
+def test_w29_unknown_commands_are_refused(command: bytes) -> None:
     """spec CV-02, W29: every one has its answer."""
     assert (ERR, FRESH) == ask(command)
 

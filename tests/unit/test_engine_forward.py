@@ -90,7 +90,7 @@ def test_port_that_is_down_is_flooded_around() -> None:
         assert [2] == reached(network, guests, 1, frame(1, 0))
 
 
-def test_flood_gives_each_its_own_form() -> None:
+def test_w14_flood_gives_each_its_own_form() -> None:
     """One frame to receivers of every kind: each in its own form, the sender's bytes unchanged
     (SG-19, W14); `Network.run` looks at every byte of the sender's memory."""
     with Network() as network:
@@ -128,7 +128,7 @@ def test_full_table_is_counted_and_floods() -> None:
         assert [0, 2] == reached(network, guests, 1, frame(1, 0))
 
 
-def test_locked_port_sends_its_own_address_only() -> None:
+def test_w41_locked_port_sends_its_own_address_only() -> None:
     """A foreign source is dropped by name, whatever the header's size (W41)."""
     for features in (CSUM, CSUM | MRG_RXBUF, CSUM | VERSION_1):
         with Network() as network:
@@ -266,7 +266,7 @@ def test_ledger() -> None:
 
 
 @pytest.mark.parametrize("last", range(17))
-def test_reserved_multicast(last: int) -> None:
+def test_w66_reserved_multicast(last: int) -> None:
     """Frames for the next bridge (LACP, LLDP, STP, 802.1X, pause) pass a switch only where it was
     set so, one by one (W66); an address beyond the sixteen is a multicast like any other."""
     dst = (0x0180C2000000 + last).to_bytes(6, "big")

@@ -48,7 +48,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("features", [FAST, PLAIN_GUEST])
-def test_refused(name: str, features: int) -> None:
+def test_w42_refused(name: str, features: int) -> None:
     """Dropped, and counted at the sender by its reason."""
     reason, frame, header = REFUSED[name]
     got = exchange(frame, header, features)

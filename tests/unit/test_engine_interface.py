@@ -56,7 +56,7 @@ def facts(found: list[tuple[NetHeader, bytes]]) -> list[tuple[NetHeader, bytes]]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_guest_to_interface(plug: Plug, kind: FabricKind) -> None:
+def test_w9_w10_guest_to_interface(plug: Plug, kind: FabricKind) -> None:
     """Partial sums and large frames pass, the payload uncopied from the guest's memory (W9)."""
     with Network(kind) as network:
         source, sink = network.guest(ALL, size=256), plug(network)
@@ -91,7 +91,7 @@ def test_guest_to_interface_that_takes_nothing(plug: Plug, features: int, header
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("header", [True, False])
-def test_interface_to_guest(plug: Plug, kind: FabricKind, header: bool) -> None:
+def test_w9_w10_interface_to_guest(plug: Plug, kind: FabricKind, header: bool) -> None:
     """What the kernel has not finished arrives partial, large TCP whole; one copy, one sum
     elided.  Without the kernel's header the frame's own headers tell (W9, W10)."""
     with Network(kind) as network:

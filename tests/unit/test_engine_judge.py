@@ -86,13 +86,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused(name: str) -> None:
+def test_w43_refused(name: str) -> None:
     """The frame is dropped, counted once by its reason, and its buffer returned."""
     reason, frame, header = REFUSED[name]
     assert reason == sent(frame, header)
 
 
-def test_unnegotiated_checksum() -> None:
+def test_w28_unnegotiated_checksum() -> None:
     """NEEDS_CSUM without CSUM is refused (TD-02, W28)."""
     assert "csum_not_negotiated" == sent(UDP.partial, UDP.header, FULL & ~CSUM)
 

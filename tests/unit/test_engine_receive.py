@@ -26,7 +26,7 @@ def delivered(network: Network, source: Guest, sink: Guest) -> list[bytes]:
 
 
 @pytest.mark.parametrize("features", [LEGACY, LEGACY | MRG_RXBUF, SINGLE, FULL, FULL & ~GUEST_CSUM])
-def test_chain_split_anywhere(features: int) -> None:
+def test_w34_w37_chain_split_anywhere(features: int) -> None:
     """The receive chain cut apart at every byte of the first 160 (HD-10, RB-07, W37)."""
     expected = FRAME.partial if features & GUEST_CSUM else FRAME.data
     with Network() as network:
@@ -39,7 +39,7 @@ def test_chain_split_anywhere(features: int) -> None:
 
 @pytest.mark.parametrize("features", [FULL, FULL & ~GUEST_CSUM, LEGACY | MRG_RXBUF])
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 11, 12, 13, 61, 128, 139, 140, 141, 200])
-def test_merged(features: int, size: int) -> None:
+def test_w38_merged(features: int, size: int) -> None:
     """One frame over as many buffers as it needs; `received` checks RX-02 to RX-05 (W38)."""
     expected = FRAME.partial if features & GUEST_CSUM else FRAME.data
     with Network() as network:
@@ -58,7 +58,7 @@ def test_merged(features: int, size: int) -> None:
 
 @pytest.mark.parametrize("features", [SINGLE, LEGACY, FULL])
 @pytest.mark.parametrize(("spare", "reason"), [(0, ""), (1, ""), (-1, "short")])
-def test_exact_buffers(features: int, spare: int, reason: str) -> None:
+def test_w35_w36_exact_buffers(features: int, spare: int, reason: str) -> None:
     """A buffer of exactly header and frame, one byte more, one byte less (W35, W36, SG-20)."""
     with Network() as network:
         source, sink = network.guest(), network.guest(features)

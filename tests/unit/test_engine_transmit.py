@@ -25,7 +25,7 @@ def pair(network: Network, features: int = FULL, sink: int = FULL) -> tuple[Gues
 
 
 @pytest.mark.parametrize("features", [LEGACY, LEGACY | MRG_RXBUF, MODERN, FULL])
-def test_header_split_anywhere(features: int) -> None:
+def test_w34_w37_header_split_anywhere(features: int) -> None:
     """Header and frame cut apart at every byte of the first 160 (HD-04, HD-05, HD-10, W37)."""
     with Network() as network:
         source, sink = pair(network, features, features)
@@ -298,7 +298,7 @@ def test_disabled_ring_discards() -> None:
         assert [FRAME.partial] == [received.frame for received in sink.received()]
 
 
-def test_nothing_of_a_header_is_left_for_the_next() -> None:
+def test_w39_w40_nothing_of_a_header_is_left_for_the_next() -> None:
     """A plain frame behind an offloaded one in the same burst has a clean header (W39, W40)."""
     with Network() as network:
         source, sink = pair(network)

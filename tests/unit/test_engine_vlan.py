@@ -61,7 +61,7 @@ def finished(guest: Guest) -> list[bytes]:
 
 @pytest.mark.parametrize("tags", TAGS)
 @pytest.mark.parametrize("source", PORTS)
-def test_every_kind_of_port_to_every_other(source: str, tags: str) -> None:
+def test_w51_every_kind_of_port_to_every_other(source: str, tags: str) -> None:
     """What enters by one port leaves by each other as IEEE 802.1Q has it, or not at all; partial
     sums are finished at the same field whatever the tag did to their offsets (SG-13, W51)."""
     frame = Layers(dst=BROADCAST, tags=TAGS[tags]).tcp(BODY)

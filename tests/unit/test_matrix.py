@@ -211,7 +211,7 @@ def check(source: Guest, sink: Sink, said: list[Speech]) -> None:
 
 @pytest.mark.parametrize("ring", RINGS)
 @pytest.mark.parametrize("traffic", TRAFFIC)
-def test_matrix(ring: str, traffic: str) -> None:
+def test_w11_matrix(ring: str, traffic: str) -> None:
     """The byte stream of every cell is that of a sender without offload, and every header obeys."""
     said = speeches(traffic)
     cells = 0

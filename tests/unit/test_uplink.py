@@ -104,7 +104,7 @@ def vouched(came: list[Came]) -> list[Came]:
         (shifted, Seen(False, 0, False), ["uplink_mangles", "uplink_no_partial"]),
     ],
 )
-def test_kernels_that_fail(
+def test_w18_w20_kernels_that_fail(
     kernel: Callable[[list[Came]], list[Came]], seen: Seen, warnings: list[str]
 ) -> None:
     """What is lost on the way is taken off what the kernel says of itself, each with its name."""
@@ -190,7 +190,7 @@ def test_tap_whose_header_has_another_length(tap: Tap) -> None:
 
 
 @pytest.mark.root
-def test_tap_that_does_not_give_what_was_said(tap: Tap) -> None:
+def test_w20_tap_that_does_not_give_what_was_said(tap: Tap) -> None:
     """Offloads that are off although the kernel said that it has them: only that way is lost."""
     fcntl.ioctl(tap.fd, TUNSETOFFLOAD, 1)
     found = examine_tap(tap.fd, tap.name, 12, Findings())
