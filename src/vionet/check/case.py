@@ -297,14 +297,16 @@ class Lab:
                 port.drain()
                 port.fill(count)
 
-    def arrivals(self, a: Port, b: Port, token: bytes) -> Iterator[Delivery]:
+    def arrivals(
+        self, a: Port, b: Port, token: bytes, tags: tuple[int, ...] = ()
+    ) -> Iterator[Delivery]:
         """The frames with `token` that `a` has sent and `b` receives, in their order.
 
-        A frame that `a` sends now ends them: ports keep their order.
+        A frame that `a` sends now, with `tags`, ends them: ports keep their order.
         """
         end = self.token()
         a.reap()
-        a.send(self.flow(back=a.where == 1).bare(end.ljust(46, b"\0")))
+        a.send(self.flow(back=a.where == 1, tags=tags).bare(end.ljust(46, b"\0")))
         while end not in (found := b.collect_any((token, end), self.patience)).frame:
             yield found
 
