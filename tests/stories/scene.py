@@ -34,7 +34,8 @@ def plug(
     buffers: int = 64,
 ) -> Guest:
     """A guest that agreed to exactly `features`, with buffers for a large frame."""
-    guest = network.guest(features, policy=policy, options=options, size=256, data_len=1 << 20)
+    room = 1 << (18 if buffers <= 64 else 20)  # half of it for buffers, half for what is sent
+    guest = network.guest(features, policy=policy, options=options, size=256, data_len=room)
     assert features == guest.record.features, "what is believed to be negotiated is"
     for _ in range(buffers):
         guest.post(2048)
