@@ -65,6 +65,8 @@ def test_wrong_data_offset(words: int, passes: bool) -> None:
     got = exchange(frame, frame.gso(10), data=bytes(data))
     assert passes == len(got.found)
     assert ({} if passes else {"gso_header_mismatch": 1}) == got.source.drops
+    got = exchange(frame, frame.gso(10), data=bytes(data) + bytes(40))
+    assert passes == len(got.found), "a trailer is no part of the header"
 
 
 SENDS = {

@@ -336,6 +336,21 @@ def test_w14_flooded_frame_reaches_each_in_its_own_form() -> None:
         assert 9 == len(found)
 
 
+def test_w14_receiver_that_runs_out_harms_no_other() -> None:
+    """The first takes what it has room for, the rest is counted there; the second gets all."""
+    frame = Layers(dst=BROADCAST).tcp(BODY[:9000])
+    with Network() as network:
+        source, short, other = (network.guest(word) for word in (SENDER, PLAIN_GUEST, PLAIN_GUEST))
+        for sink, count in ((short, 2), (other, 9)):
+            for _ in range(count):
+                sink.post(1200)
+        source.send(frame.partial, frame.gso(1000), cuts=(12, 3500))
+        assert 1 == network.run(source)
+        assert {"rx_ring_full": 7} == short.drops
+        assert frame.segments(1000)[:2] == [one.frame for one in short.received()]
+        assert frame.segments(1000) == [one.frame for one in other.received()]
+
+
 def test_segments_end_a_burst() -> None:
     """A sender of nothing but frames that have to be cut up does not keep the worker."""
     frame = Layers().tcp(BODY[:1000])
