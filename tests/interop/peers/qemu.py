@@ -16,6 +16,19 @@ from tests.interop.peers.shell import Console
 from tests.tools import need, need_guest_kernel
 
 
+def machine(memory: int, cpus: int, modules: str) -> list[str]:
+    """The command line of a machine that boots our initramfs on the serial line."""
+    return [
+        *("qemu-system-x86_64", "-accel", "tcg", "-cpu", "max"),
+        *("-machine", "q35,memory-backend=m", "-smp", str(cpus), "-m", str(memory)),
+        *("-object", f"memory-backend-memfd,id=m,size={memory}M,share=on"),
+        *("-display", "none", "-monitor", "none", "-serial", "stdio"),
+        *("-kernel", str(need_guest_kernel()[0]), "-initrd", str(initramfs.image())),
+        "-append",
+        f"console=ttyS0 panic=-1 quiet tsc=reliable rootfstype=ramfs modules={modules}",
+    ]
+
+
 class Qemu(Console):
     """One running QEMU guest."""
 
@@ -41,33 +54,7 @@ class Qemu(Console):
         need("qemu-system-x86_64")
         self.folder = folder
         modules = ",".join(Path(module).name for module in initramfs.MODULES)
-        argv = [
-            "qemu-system-x86_64",
-            "-accel",
-            "tcg",
-            "-cpu",
-            "max",
-            "-machine",
-            "q35,memory-backend=m",
-        ]
-        argv += ["-object", f"memory-backend-memfd,id=m,size={memory}M,share=on"]
-        argv += [
-            "-smp",
-            str(cpus),
-            "-m",
-            str(memory),
-            "-display",
-            "none",
-            "-monitor",
-            "none",
-            "-serial",
-            "stdio",
-        ]
-        argv += ["-kernel", str(need_guest_kernel()[0]), "-initrd", str(initramfs.image())]
-        argv += [
-            "-append",
-            f"console=ttyS0 panic=-1 quiet tsc=reliable rootfstype=ramfs modules={modules}",
-        ]
+        argv = machine(memory, cpus, modules)
         argv += ["-nodefaults", "-no-user-config", *([] if reboots else ["-no-reboot"])]
         if socket is not None:
             again = ",reconnect=1" if reconnect else ""

@@ -1,0 +1,155 @@
+"""What a back-end tells its front-end by itself: configuration, link; and the control queue."""
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.recorder import (
+    PROTOCOL_FEATURES,
+    TIMEOUT,
+    Loop,
+    Recorder,
+    serving,
+)
+from vionet.spec import vhost_user as vu
+from vionet.spec import virtio
+from vionet.spec.vhost_user import Request
+from vionet.vhost_user.backend import Backend
+from vionet.vhost_user.frontend import Frontend
+from vionet.vhost_user.guest_memory import GuestMemory
+
+VERSION_1 = 1 << virtio.VIRTIO_F_VERSION_1
+BIT_30 = 1 << virtio.VHOST_USER_F_PROTOCOL_FEATURES
+Served = tuple[Path, Recorder, Loop, Backend]
+
+
+@pytest.fixture
+def served(run_dir: Path) -> Iterator[Served]:
+    """A back-end that listens."""
+    device = Recorder(real=True)
+    with serving(run_dir / "s", device) as (loop, backend):
+        yield run_dir / "s", device, loop, backend
+
+
+@pytest.fixture
+def memory() -> Iterator[GuestMemory]:
+    """Two regions of guest memory."""
+    with GuestMemory((1 << 20, 1 << 20)) as memory:
+        yield memory
+
+
+def set_up(frontend: Frontend, memory: GuestMemory) -> list[int]:
+    """Everything a VMM sends until both rings run; the eventfds, to be closed by the caller."""
+    frontend.negotiate(VERSION_1 | BIT_30, PROTOCOL_FEATURES)
+    frontend.set_mem_table(memory)
+    fds = []
+    for index in (0, 1):
+        base = memory.uva(memory.allocate(3 * 4096, 4096))
+        kick, call = (os.eventfd(0, os.EFD_CLOEXEC) for _ in range(2))
+        fds += [kick, call]
+        frontend.set_vring_num(index, 64)
+        frontend.set_vring_base(index, 0)
+        frontend.set_vring_addr(index, base, base + 4096, base + 8192)
+        frontend.set_vring_kick(index, kick)
+        frontend.set_vring_call(index, call)
+        frontend.set_vring_enable(index)
+    return fds
+
+
+def close_all(fds: list[int]) -> None:
+    """Close descriptors of the test's own."""
+    for fd in fds:
+        os.close(fd)
+
+
+def ended(served: Served) -> str:
+    """Wait for the end of the session, and for the last of it; return the reason."""
+    _, device, loop, _ = served
+    device.await_event("opened")
+    reason = device.await_event("closed")
+    loop.call(lambda: None)
+    return reason
+
+
+def test_a_change_of_the_configuration_is_told_once_rings_run(
+    served: Served, memory: GuestMemory
+) -> None:
+    """spec VU-78, VU-37: over the channel, when a ring is ready; and what is read is new."""
+    path, device, loop, _ = served
+    ours, theirs = socket.socketpair()
+    with Frontend.connect(path) as frontend, ours, theirs:
+        frontend.negotiate(VERSION_1 | BIT_30, PROTOCOL_FEATURES)
+        frontend.tell(Request.SET_BACKEND_REQ_FD, b"", [theirs.fileno()])
+        front_end = device.front_end
+        assert front_end is not None and front_end.reads_config
+        down, up = bytes(6) + b"\0\0", bytes(6) + b"\1\0"
+        ours.setblocking(False)
+        loop.call(lambda: front_end.show_config(down, changed=True))
+        assert down == frontend.config(0, 8)
+        fds = set_up(frontend, memory)
+        loop.call(lambda: front_end.show_config(up, changed=False))
+        with pytest.raises(BlockingIOError):
+            ours.recv(100)
+        loop.call(lambda: front_end.show_config(up, changed=True))
+        assert vu.HEADER.pack(2, 1, 0) == ours.recv(100)
+        assert up == frontend.config(0, 8)
+        close_all(fds)
+
+
+def test_a_channel_that_nobody_reads_blocks_nothing(served: Served, memory: GuestMemory) -> None:
+    """A front-end that does not listen finds the change when it reads."""
+    path, device, loop, _ = served
+    ours, theirs = socket.socketpair()
+    with Frontend.connect(path) as frontend, ours, theirs:
+        frontend.tell(Request.SET_PROTOCOL_FEATURES, vu.U64.pack(PROTOCOL_FEATURES))
+        fds = set_up(frontend, memory)
+        frontend.tell(Request.SET_BACKEND_REQ_FD, b"", [theirs.fileno()])
+        theirs.setblocking(True)  # the description is shared
+        front_end = device.front_end
+        assert front_end is not None
+
+        def change() -> None:
+            for number in range(3000):
+                front_end.show_config(bytes(6) + number.to_bytes(2, "little"), changed=True)
+
+        loop.call(change)
+        assert bytes(6) + (2999).to_bytes(2, "little") == frontend.config(0, 8)
+        close_all(fds)
+
+
+def test_a_front_end_is_turned_away_without_a_link(served: Served) -> None:
+    """It is no fault of the front-end, and the next one is served when the link is up."""
+    path, device, _, _ = served
+    device.link_down = True
+    with capture_logs() as logs:
+        with Frontend.connect(path) as frontend:
+            frontend.set_protocol_features(0)
+            assert frontend.closed(TIMEOUT)
+        assert "the port's link is down" == ended(served)
+    assert ["info"] == [log["log_level"] for log in logs if "reason" in log]
+    device.link_down = False
+    with Frontend.connect(path) as frontend:
+        assert frontend.features()
+
+
+def test_a_kicked_control_queue_is_served_again_while_more_is_left(served: Served) -> None:
+    """`look` asks the device, and asks again in a moment where there was too much."""
+    _, device, loop, backend = served
+    again = threading.Event()
+    answers = [True, True, False]
+
+    def serve() -> bool:
+        if len(answers) == 1:
+            again.set()
+        return answers.pop(0)
+
+    device.control_kicked = True
+    device.serve_control = serve  # type: ignore[method-assign]
+    loop.call(backend.look)
+    assert again.wait(TIMEOUT)
+    assert [] == answers
