@@ -26,9 +26,10 @@ TAGGING = {"SG-13"}  # two ports of one VLAN each
 PACKED_RINGS = {*(f"PK-{n:02}" for n in range(1, 23) if n != 21), "VU-45"}
 PAIRS = {"FB-21", "CV-23", "CV-24", "CV-25", "CV-26", "CV-27", "CV-29", "FE-04", "CF-04", "CF-05"}
 SPEED = {"FB-35", "CF-14", "CF-15", "CF-16"}
+MEM_SLOTS = {"VU-10", "VU-51", "VU-52"}  # not with several pairs
 RULES_LEFT = {
     "default": NEVER | TAGGING | PACKED_RINGS | PAIRS | SPEED,
-    "everything": NEVER | TAGGING,
+    "everything": NEVER | TAGGING | MEM_SLOTS,
 }
 CONFIGURATIONS = [  # name, fabric, options of both ports, of the first, rings
     ("default", "switch", "", "", SPLIT),
