@@ -5,7 +5,7 @@ the receiver will never have.
 import pytest
 
 from tests.reference.exchange import BODY, FAST, PARTIAL_ONLY, PLAIN_GUEST, SENDER, kernel
-from tests.reference.frame import BROADCAST, Layers
+from tests.reference.frame import BROADCAST, Layers, options
 from tests.reference.network import Network
 from tests.reference.plug import MRG_RXBUF, RING_PACKED
 from tests.reference.receiver import stream
@@ -76,3 +76,21 @@ def test_wire_from_a_kernel_does_not_wait_for_ever(count: int) -> None:
         for _ in range(70):
             network.run_tap(tap)
         assert [small.data] == stream([(one.header, one.frame) for one in sink.received()])
+
+
+@pytest.mark.parametrize("features", [FAST, PARTIAL_ONLY, PLAIN_GUEST])
+@pytest.mark.parametrize("large", [True, False])
+def test_wire_reads_headers_longer_than_the_copy_back(features: int, large: bool) -> None:
+    """Of a frame that a wire's tap read into the receiver's buffers, headers that end beyond the
+    head copy are taken back from there: they are judged, and the frame is delivered, as others."""
+    layers = Layers(6, extensions=((60, options(bytes(200))),))
+    frame = layers.tcp(BODY[: 9000 if large else 900])
+    with Network(FabricKind.WIRE) as network:
+        tap, sink = kernel(network), network.guest(features, size=256)
+        for _ in range(60):
+            sink.post(1700)
+        tap.give(frame.partial, frame.gso(1000) if large else frame.header)
+        network.run_tap(tap)
+        assert {} == tap.drops | sink.drops
+        found = [(one.header, one.frame) for one in sink.received()]
+    assert (frame.segments(1000) if large else [frame.data]) == stream(found)

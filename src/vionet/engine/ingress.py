@@ -236,14 +236,40 @@ def take_chain(port: Port, queue: Queue, work: Work, frame: Frame, i: int) -> in
     return OK
 
 
+@kernel(INT, WORK, FRAME, INT, INT)
+def take_back(work: Work, frame: Frame, destination: int, length: int) -> int:
+    """Copy `length` bytes behind the head of a frame that was read into receive buffers.
+
+    The guest may have changed them since: what is copied is judged and delivered.
+    """
+    off = frame.in_place + frame.head_len
+    for i in range(work.n_dst):
+        room = work.dst_seg_len[i]
+        if off >= room:
+            off -= room
+            continue
+        piece = min(room - off, length)
+        copy(destination, work.dst_hva[i] + off, piece)
+        destination += piece
+        length -= piece
+        off = 0
+        if length == 0:
+            break
+    return 0
+
+
 @kernel(INT, WORK, FRAME, INT)
 def lengthen_head(work: Work, frame: Frame, needed: int) -> int:
     """Have `needed` bytes of the frame in the head copy.  *returns* 1, or 0 where it cannot be."""
-    if needed <= frame.head_len:
+    missing = needed - frame.head_len
+    if missing <= 0:
         return 1
-    if needed > frame.length or needed > HEAD_MAX or frame.in_place:
+    if needed > frame.length or needed > HEAD_MAX:
         return 0
-    take(work, frame, work.head_hva + frame.head_len, needed - frame.head_len)
+    if frame.in_place:
+        take_back(work, frame, work.head_hva + frame.head_len, missing)
+    else:
+        take(work, frame, work.head_hva + frame.head_len, missing)
     frame.head_len = needed
     return 1
 
@@ -255,11 +281,7 @@ def read_headers(work: Work, frame: Frame) -> int:
         needed = parse(work, frame)
         if needed <= frame.head_len:
             return 0
-        if frame.in_place:
-            return 0  # the rest is in the receiver's buffers; such headers count as unknown
-        needed = min(min(needed + 64, HEAD_MAX), frame.length)
-        take(work, frame, work.head_hva + frame.head_len, needed - frame.head_len)
-        frame.head_len = needed
+        lengthen_head(work, frame, min(min(needed + 64, HEAD_MAX), frame.length))
 
 
 @kernel(INT, WORK, FRAME, inline=True)
@@ -332,7 +354,7 @@ def read_tap_in_place(port: Port, work: Work, frame: Frame, header_len: int) -> 
     length -= HDR_LEN
     if length < ETH_HLEN:
         return 0
-    frame.in_place = 1
+    frame.in_place = header_len
     frame.full = 1 if length + header_len >= work.room or length == FRAME_MAX else 0
     frame.length = length
     frame.head_len = min(length, HEAD_LEN)

@@ -85,6 +85,7 @@ class Queue(Record):
     held: int  # a wire left a frame here because its receiver is starved
     touched: int  # a receive ring with entries that the driver has not been shown
     posted_max: int  # the most buffers ever seen waiting, slowly forgotten
+    owed: int  # the driver is to be interrupted, whatever it asked for
     mirror_hva: int  # packed: where its position is kept for a restart; 0: nowhere
 
 
@@ -192,7 +193,8 @@ class Frame(Record):
     head_len: int  # bytes of it in Work.head
     first_seg: int  # scatter list of the rest: Work.seg_*[first_seg:]
     full: int  # it filled the buffers to the last byte, so the kernel may have cut it off
-    in_place: int  # the rest already lies in the chosen receive buffers (a wire's tap read)
+    in_place: int  # the rest lies in the chosen receive buffers (a wire's tap read), whose
+    # virtio-net header is this long; 0: it does not
     hdr_flags: int  # of the virtio-net header
     gso_type: int
     gso_size: int  # payload bytes of a segment

@@ -20,6 +20,7 @@ from vionet.engine.checksum import fold, ipv4_header_sum, pseudo_header
 from vionet.engine.deliver_guest import refused, to_buffers, to_guest
 from vionet.engine.deliver_stream import push, put
 from vionet.engine.deliver_tap import to_tap
+from vionet.engine.ingress import take_back
 from vionet.engine.layout import FRAME, STATE, WORK, Frame, State, Work
 from vionet.engine.parse import be16, swap16
 from vionet.engine.plan import plan
@@ -66,24 +67,12 @@ def swap32(value: int) -> int:
     return swap16(value & 0xFFFF) << 16 | swap16(value >> 16)
 
 
-@kernel(INT, WORK, FRAME, INT)
-def lift(work: Work, frame: Frame, header_len: int) -> int:
+@kernel(INT, WORK, FRAME)
+def lift(work: Work, frame: Frame) -> int:
     """Take a frame that was read into receive buffers back into private memory (a wire whose
     guest has ceased to take large frames)."""
-    skip = header_len + frame.head_len
     rest = frame.length - frame.head_len
-    done = 0
-    for i in range(work.n_dst):
-        room = work.dst_seg_len[i]
-        if skip < room:
-            piece = min(room - skip, rest - done)
-            copy(work.packet_hva + done, work.dst_hva[i] + skip, piece)
-            done += piece
-            skip = 0
-            if done == rest:
-                break
-        else:
-            skip -= room
+    take_back(work, frame, work.packet_hva, rest)
     frame.in_place = 0
     frame.first_seg = 0
     work.seg_hva[0] = work.packet_hva
@@ -286,7 +275,7 @@ def deliver_large(state: State, work: Work, frame: Frame, out: int, accepts: int
         if status != RX_BUFFER_TOO_SMALL:
             return status
     if frame.in_place:
-        rest = lift(work, frame, port.header_len)
+        rest = lift(work, frame)
         state.ledger[out, PAYLOAD_BYTES_COPIED] += rest
     if port.kind == STREAM_PORT and not port.writable:
         return STREAM_FULL
