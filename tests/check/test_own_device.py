@@ -65,8 +65,7 @@ def test_every_rule_holds(
         f"guest:{paths[0]},mac={MAC},mtu=1500{both}{first}",
         f"guest:{paths[1]},mtu=1500{both}",
     ]
-    if kind == "switch":
-        ports = [f"{name}={port}" for name, port in zip("ab", ports, strict=True)]
+    ports = [f"{letter}={port}" for letter, port in zip("ab", ports, strict=True)]
     with fabric(kind, run_dir, *ports) as peer:
         control = [sys.executable, "-m", "vionet", "port", "set", "--control", str(peer.control)]
         link = [
