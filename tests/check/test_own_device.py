@@ -72,7 +72,7 @@ def test_every_rule_holds(
             "env",
             f"PYTHONPATH={SOURCE}",
             *control,
-            "a" if kind == "switch" else "1",
+            "a",
             "link={}",
         ]
         outcomes = run(paths, extra=rings, link_command=link)
