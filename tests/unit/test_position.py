@@ -8,6 +8,7 @@ fabric.
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,6 +21,7 @@ from tests.reference.network import Network
 from tests.reference.packed import PackedRing, Place
 from tests.reference.plug import FULL, NO_OPTIONS, RING_PACKED, Piece, slot
 from vionet.engine.burst import from_guest
+from vionet.engine.control import call_drivers
 from vionet.jit.lane import LANE, Lane
 from vionet.ports.guest import GuestPort
 from vionet.ports.position import Positions
@@ -235,6 +237,28 @@ def test_resumed_after_whole_bursts(path: Path, turns: int) -> None:
         assert 1 == source.record.queues[1].started, "it was used before: no kick will come"
         exchange(life, source, sink, number)
     life.end(last=True)
+
+
+@pytest.mark.parametrize("layout", [RING_PACKED, 0])
+def test_a_driver_that_waits_for_a_lost_interrupt(path: Path, layout: int) -> None:
+    """A process may be killed between showing what it used and telling: the next one tells, also
+    on a call descriptor that comes later, and does not where nothing was used."""
+    with Network() as network:
+        source, sink = network.guest(FULL | layout), network.guest(FULL | layout)
+        call_drivers(network.state, network.work)
+        assert 0 == source.calls()
+        source.send(*frame(1))
+        assert 1 == network.run(source)
+        source.calls()
+        base = source.port.stop_ring(1)
+        ring = source.described(source.tx, base)
+        source.port.set_ring(1, replace(ring, call_fd=-1))
+        call_drivers(network.state, network.work)
+        source.port.set_ring(1, ring)
+        call_drivers(network.state, network.work)
+        call_drivers(network.state, network.work)
+        assert 1 == source.calls()
+        assert 0 == sink.calls()
 
 
 def test_a_driver_that_starts_anew(path: Path) -> None:

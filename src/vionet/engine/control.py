@@ -19,6 +19,7 @@ from vionet.engine.layout import (
     CHAIN_MAX,
     PORT,
     QUEUE,
+    QUEUES_PER_PORT,
     STATE,
     WORK,
     Port,
@@ -232,19 +233,22 @@ def give_back(port: Port, queue: Queue, command: Command, ack: int) -> int:
     else:
         push_used(queue, command.head, written)
     wanted = publish(port, queue)
-    queue.touched |= wanted
+    queue.owed |= wanted
     return wanted
 
 
 @kernel(INT, STATE, WORK)
 def call_drivers(state: State, work: Work) -> int:
-    """Interrupt the drivers whose commands were answered while the worker was held."""
+    """Give the interrupts that came to be owed while the worker was held.
+
+    For a command's answer, and to a driver that may have missed one of a process before this.
+    """
     for index in range(state.n_ports):
         port = state.ports[index]
-        queue = port.queues[port.control_ring]
-        if port.control_ring and queue.touched:
-            queue.touched = 0
-            if queue.call_fd >= 0:
+        for ring in range(QUEUES_PER_PORT):
+            queue = port.queues[ring]
+            if queue.owed and queue.ready and queue.call_fd >= 0:
+                queue.owed = 0
                 signal(state, work, index, queue.call_fd)
                 state.ledger[index, CALLS] += 1
     return 0

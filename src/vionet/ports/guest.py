@@ -239,6 +239,8 @@ class GuestPort:
             record = self._slot.record
             queue = record.queues[index]
             self._watch_kick(index, queue, ring.kick_fd)
+            if ring.call_fd != queue.call_fd:
+                queue.owed |= queue.ready  # one may have gone to the former (spec VU-36)
             queue.call_fd = ring.call_fd
             queue.err_fd = ring.err_fd
             queue.enabled = int(ring.enabled)
@@ -250,7 +252,7 @@ class GuestPort:
                 queue.packed = int(ring.packed)
                 queue.broken = queue.starved = queue.held = 0
                 base = self._positions.begin(queue, self.name, index, ring)
-                queue.started = begin(record, queue, base)
+                queue.started = queue.owed = begin(record, queue, base)
             queue.polled = int(ring.polled)
             queue.started |= queue.polled
             queue.ready = int(ring.ready)
