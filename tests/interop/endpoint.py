@@ -97,6 +97,52 @@ def tcp_send(address: str, port: int, size: int, rate: int, timeout: float) -> d
     }
 
 
+def sctp_serve(address: str, port: int, size: int, timeout: float) -> dict[str, object]:
+    """Take one association and `size` bytes of it, send their hash back."""
+    digest, received = hashlib.sha256(), 0
+    family = family_of(address)
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_SCTP) as listener:
+        listener.bind((address, port))
+        listener.listen(1)
+        listener.settimeout(timeout)
+        connection, _peer = listener.accept()
+    with connection:
+        connection.settimeout(timeout)
+        while received < size:
+            data = connection.recv(1 << 16)
+            digest.update(data)
+            received += len(data)
+        connection.sendall(digest.hexdigest().encode())
+        connection.recv(1)  # until the other end has read it
+    return {"bytes": received, "sha256": digest.hexdigest()}
+
+
+def sctp_send(address: str, port: int, size: int, timeout: float) -> dict[str, object]:
+    """Send messages of growing sizes, `size` bytes in all, and read the receiver's hash."""
+    digest, sent, length = hashlib.sha256(), 0, 1
+    deadline = time.monotonic() + timeout
+    while True:
+        client = socket.socket(family_of(address), socket.SOCK_STREAM, socket.IPPROTO_SCTP)
+        client.settimeout(timeout)
+        try:
+            client.connect((address, port))
+            break
+        except ConnectionRefusedError:
+            client.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+    with client:
+        while sent < size:
+            data = BLOCK[sent % 65521 :][: min(length, size - sent)]
+            client.sendall(data)
+            digest.update(data)
+            sent += len(data)
+            length = length % 5000 + 7
+        remote = client.recv(100)
+    return {"bytes": sent, "sha256": digest.hexdigest(), "remote": remote.decode()}
+
+
 def udp_serve(address: str, port: int, timeout: float) -> dict[str, object]:
     """Answer each good datagram with another of its size until END; count the bad ones."""
     good = wrong = 0
@@ -276,6 +322,10 @@ def main(command: str, *arguments: str) -> dict[str, object]:
         case "tcp-send":
             size, rate = int(option.get("bytes", "1000000")), int(option.get("rate", "0"))
             return tcp_send(where, port, size, rate, timeout)
+        case "sctp-serve":
+            return sctp_serve(where, port, int(option["bytes"]), timeout)
+        case "sctp-send":
+            return sctp_send(where, port, int(option["bytes"]), timeout)
         case "udp-serve":
             return udp_serve(where, port, timeout)
         case "udp-send":
