@@ -103,7 +103,11 @@ class Tap:
             gso &= ~_USO
         gso = gso if partial else 0
         bits = sum(bit for bit, needed in _TUN_BITS if needed & gso)
-        fcntl.ioctl(self.fd, _TUNSETOFFLOAD, bits | (TUN_F_CSUM if partial else 0))
+        try:
+            fcntl.ioctl(self.fd, _TUNSETOFFLOAD, bits | (TUN_F_CSUM if partial else 0))
+        except OSError as error:
+            if error.errno != errno.EBADFD:  # somebody deleted it: it sends nothing any more
+                raise
         return gso
 
     def filter_destination(self, mac: int) -> None:
