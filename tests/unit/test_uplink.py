@@ -5,6 +5,7 @@ comparison is asked.
 """
 
 import fcntl
+import os
 import select
 import struct
 from collections.abc import Callable
@@ -53,7 +54,7 @@ def test_frames_are_well_formed() -> None:
         headers = parse(probe.data)
         assert not headers.bad_len
         assert len(probe.data) == headers.end
-        assert "0180c200000e" == probe.data[:6].hex()
+        assert "0180c2000001" == probe.data[:6].hex()
         if headers.ethertype == 0x0800:
             assert 0xFFFF == checksum.ones_sum(probe.data[14:34])
         if probe.gso < 0:
@@ -173,7 +174,7 @@ def test_tap_in_a_bridge(namespace: None) -> None:
         tap = open_tap("wt0")
         assert Findings() == tap.findings
         while select.select([listener], [], [], 0.05)[0]:
-            assert "0180c200000e" != listener.recv(100)[10:16].hex()
+            assert "0180c2000001" != listener.recv(100)[10:16].hex()
         tap.close()
 
 
@@ -269,3 +270,35 @@ def test_frames_share_no_bytes_with_ours() -> None:
     assert Seen(False, 0, False) == compare(
         SENT, [(NetHeader(), Layers(dst=BROADCAST).udp(b"").data)]
     )
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("namespace")
+def test_no_bridge_hears_of_the_self_test() -> None:
+    """A bridge that was told to forward LLDP and all else that it may, forwards no frame of the
+    self-test, and learns no address from it."""
+    for words in (
+        "link add br0 type bridge stp_state 0 mcast_snooping 0 group_fwd_mask 0xfff8",
+        "tuntap add dev vt0 mode tap",
+        "link add ve0 type veth peer name ve1",
+        "link set vt0 master br0 up",
+        "link set ve0 master br0 up",
+        "link set ve1 up",
+        "link set br0 up",
+    ):
+        call(f"ip {words}")
+    with packet_socket("ve1") as listener:
+        listener.setblocking(True)
+        listener.settimeout(5)
+        tap = open_tap("vt0")
+        try:
+            assert tap.findings.takes_partial
+            last = bytes.fromhex("025400000001")
+            os.write(tap.fd, bytes(12) + BROADCAST + last + bytes(48))
+            came = set()
+            while last not in came:
+                came.add(listener.recv(100)[16:22])
+        finally:
+            tap.close()
+    assert SENT[0].data[6:12] not in came
+    assert SENT[0].data[6:12].hex(":") not in call("bridge fdb show")

@@ -1,9 +1,10 @@
 """The frames of the self-test of an uplink (`ports.uplink`), and how what comes out is compared.
 
 How it works: a partial frame, a large one for each kind of segmentation, and a control frame that
-asks for nothing; TCP and UDP between documentation addresses, to a group that bridges keep to
-themselves.  Each has a source port of its own, and its payload repeats a mark of this run, so that
-segments that a kernel has cut are known too.  Pure: nothing here touches the system.
+asks for nothing; TCP and UDP between documentation addresses, to the group of PAUSE frames, which
+no bridge can be told to forward and none learns from.  Each has a source port of its own, and its
+payload repeats a mark of this run, so that segments that a kernel has cut are known too.  Pure:
+nothing here touches the system.
 """
 
 import socket
@@ -25,7 +26,7 @@ from vionet.spec.packet import (
 from vionet.spec.virtio_net import NetHeader
 
 MARK_LEN: Final = 8
-_GROUP: Final = bytes.fromhex("0180c200000e")
+_GROUP: Final = bytes.fromhex("0180c2000001")
 _SOURCE: Final = bytes.fromhex("00005e005301")  # of documentation (RFC 7042)
 _SEGMENT: Final = 100  # payload bytes
 _PORT: Final = 50000  # and the frame's bit
