@@ -55,6 +55,7 @@ class Lab:
         properties: Mapping[str, str] | None = None,
         *,
         reconnect: bool = False,
+        listens: bool = False,
         reboots: bool = False,
         queues: int = 1,
     ) -> Qemu:
@@ -67,6 +68,7 @@ class Lab:
             self.folder,
             mac=mac,
             reconnect=reconnect,
+            listens=listens,
             reboots=reboots,
             queues=queues,
             cpus=queues,

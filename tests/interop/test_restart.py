@@ -55,14 +55,17 @@ def test_w68_guest_reboots_and_dies_beside_a_transfer(lab: Lab) -> None:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("kind", ["switch", "wire"])
+@pytest.mark.parametrize("kind", ["switch", "wire", "client"])
 def test_w68_vionet_is_killed_and_restarted(lab: Lab, kind: str) -> None:
-    """TCP connections between QEMU guests outlive a SIGKILL of vionet; the guests do not reboot."""
-    if kind == "switch":
-        vionet = lab.switch({"a": "", "b": ""})
-    else:
+    """TCP connections between QEMU guests outlive a SIGKILL of vionet, whether it listens or they
+    do; the guests do not reboot."""
+    if kind == "wire":
         vionet = lab.wire(lab.guest("a"), lab.guest("b"))
-    a, b = lab.qemu("a", reconnect=True), lab.qemu("b", reconnect=True)
+    else:
+        option = "client" if kind == "client" else ""
+        vionet = lab.switch({"a": option, "b": option})
+    roles = {"listens": True} if kind == "client" else {"reconnect": True}
+    a, b = lab.qemu("a", **roles), lab.qemu("b", **roles)
     lab.boot(a, b)
     for name, guest in (("a", a), ("b", b)):
         End.read("qemu").check(guest, vionet.ports()[name])

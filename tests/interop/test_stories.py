@@ -29,6 +29,7 @@ from tests.interop.peers.traffic import (
 from tests.interop.peers.uml import NET_MODULES, Uml
 from tests.interop.peers.vionet import Vionet
 
+XDP = Path(__file__).with_name("xdp.py")
 IP, TC = "/usr/sbin/ip", "/usr/sbin/tc"  # busybox's own know less
 TUNNELS = ("kernel/net/ipv4/udp_tunnel", "kernel/net/ipv6/ip6_udp_tunnel")
 SCTP_AND_VXLAN = (*TUNNELS, "kernel/net/sctp/sctp", "kernel/drivers/net/vxlan/vxlan")
@@ -261,6 +262,28 @@ def test_w8_a_choice_is_changed_under_load(trio: Trio, choice: tuple[str, ...]) 
     no_bad_checksums(trio.a, trio.b, trio.plain)
 
 
+def test_w31_xdp_attached_under_load(trio: Trio) -> None:
+    """XDP in the guest takes back what its driver agreed to, in the middle of a transfer: from
+    then on every frame is complete and small; without it all is as before."""
+    size, rate = 8_000_000, 1_500_000
+    job = transfer(trio.b, trio.a, trio.a.address4, size, rate=rate)
+    start = trio.ledger("a")["rx_bytes"]
+    until(lambda: trio.ledger("a")["rx_bytes"] > start + 500_000, 20, "bytes to a", 0.1)
+    attached = trio.a.start(f"{trio.a.python} -ISB {XDP} eth0 6")
+    attached.await_output("attached")
+    before = trio.ledger("a")
+    job.check()
+    after = trio.ledger("a")
+    assert after["rx_bytes"] - before["rx_bytes"] > 500_000, "attached under load"
+    assert after["csum_filled"] - before["csum_filled"] > 300
+    for key in ("csum_elided", "csum_unfilled", "gso_passed"):
+        assert before[key] == after[key], key
+    attached.result()
+    transfer(trio.b, trio.a, trio.a.address4, 2_000_000).check()
+    assert trio.ledger("a")["gso_passed"] > after["gso_passed"]
+    no_bad_checksums(trio.a, trio.b)
+
+
 # --- what is neither TCP nor UDP, and what is inside UDP ----------------------------------------
 @pytest.fixture(scope="module")
 def tunnelled() -> Iterator[tuple[Vionet, Uml, Uml]]:
@@ -343,3 +366,50 @@ def test_w59_w60_vxlan_between_guests(
     wrong = 0 if family == "address4" or summed else change["csum_verified"]
     assert wrong == change["csum_bad"], "over IPv6 none is as good as a wrong one (W54)"
     assert 0 == after["pseudo_header_repaired"]
+
+
+# --- what is meant for the next bridge ----------------------------------------------------------
+BOND = ("kernel/drivers/net/bonding/bonding",)
+NOBODY = "00:00:00:00:00:00"
+
+
+def partner(guest: Uml) -> str:
+    """The other end's address, as this end's LACP has learnt it."""
+    return guest.run("cat /sys/class/net/b0/bonding/ad_partner_mac").strip()
+
+
+@pytest.mark.parametrize("passing", [(), ("--reserved", "none")], ids=["usual", "none"])
+def test_w66_w67_lacp_between_guests(lab: Lab, passing: tuple[str, ...]) -> None:
+    """Two guests aggregate their links over a switch that lets LACP pass, if they were told a
+    speed; a pair that was not told one never begins, and a switch may be set to pass nothing."""
+    told, untold = "vlan=10,speed=10000", "vlan=20"
+    vionet = lab.switch({"a": told, "b": told, "c": untold, "d": untold}, *passing)
+    a, b, c, d = guests = [lab.uml(name, modules=(*NET_MODULES, *BOND)) for name in "abcd"]
+    for guest in guests:
+        guest.await_boot(40)
+    speeds = {
+        name: "VIRTIO_NET_F_SPEED_DUPLEX" in p["features"] for name, p in vionet.ports().items()
+    }
+    assert {"a": True, "b": True, "c": False, "d": False} == speeds
+    for number, guest in enumerate(guests, 1):
+        guest.run(
+            f"{IP} link add b0 type bond mode 802.3ad miimon 50 lacp_rate fast && "
+            f"{IP} link set eth0 down && {IP} link set eth0 master b0"
+        )
+        guest.interface = "b0"
+        guest.configure(number)
+    macs = {guest: guest.run("cat /sys/class/net/b0/address").strip() for guest in guests}
+    if passing:
+        until(lambda: reserved(vionet, "a") > 1 and reserved(vionet, "b") > 1, 20, "LACP", 0.2)
+        assert [NOBODY] * 4 == [partner(guest) for guest in guests]
+        return
+    until(lambda: (macs[b], macs[a]) == (partner(a), partner(b)), 20, "partners", 0.2)
+    assert [NOBODY] * 2 == [partner(guest) for guest in (c, d)]
+    assert [0] * 4 == [reserved(vionet, name) for name in "abcd"]
+    transfer(a, b, b.address4, 1_000_000).check()
+
+
+def reserved(vionet: Vionet, name: str) -> int:
+    """Frames for the next bridge that were dropped."""
+    count: int = vionet.ports()[name]["drops"].get("reserved_multicast", 0)
+    return count

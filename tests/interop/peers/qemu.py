@@ -41,6 +41,7 @@ class Qemu(Console):
         mac: str = "52:54:00:12:34:56",
         memory: int = 160,
         reconnect: bool = False,
+        listens: bool = False,
         reboots: bool = False,
         properties: Mapping[str, str] | None = None,
         netdev: str = "",
@@ -49,7 +50,8 @@ class Qemu(Console):
     ) -> None:
         """Start a guest; `properties` are those of the device, `netdev` makes another than ours.
 
-        Several `queues` (pairs) are of use only with as many `cpus`.
+        Several `queues` (pairs) are of use only with as many `cpus`.  A QEMU that `listens` waits
+        for its back-end to connect, and for the next one when that is gone.
         """
         need("qemu-system-x86_64")
         self.folder = folder
@@ -57,7 +59,7 @@ class Qemu(Console):
         argv = machine(memory, cpus, modules)
         argv += ["-nodefaults", "-no-user-config", *([] if reboots else ["-no-reboot"])]
         if socket is not None:
-            again = ",reconnect=1" if reconnect else ""
+            again = ",reconnect=1" if reconnect else ",server=on" if listens else ""
             device = {"mac": mac, "vectors": "0", "romfile": "", **(properties or {})}
             text = ",".join(f"{key}={value}" for key, value in device.items())
             argv += ["-chardev", f"socket,id=c,path={socket}{again}"]
