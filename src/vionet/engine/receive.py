@@ -13,7 +13,18 @@ ring (`tell.break_ring`).
 """
 
 from vionet.engine.guest import U16, U32, translate, walk
-from vionet.engine.layout import CHAIN_MAX, PORT, QUEUE, WORK, Port, Queue, Work
+from vionet.engine.layout import (
+    CHAIN_MAX,
+    PATIENCE_NS,
+    PORT,
+    QUEUE,
+    STATE,
+    WORK,
+    Port,
+    Queue,
+    State,
+    Work,
+)
 from vionet.engine.packed import (
     BROKEN,
     NEXT,
@@ -61,7 +72,10 @@ def recount(queue: Queue) -> int:
 
 @kernel(INT, QUEUE, INT)
 def count_waiting(queue: Queue, most: int) -> int:
-    """How many chains may be taken at once, at most `most`; -1 where the ring is invalid."""
+    """How many chains may be taken at once, at most `most`; -1 where the ring is invalid.
+
+    `avail_seen` is left where another may be posted, for `ring.arm`.
+    """
     if not queue.packed:
         return min(recount(queue), most)
     slot = queue.avail_idx
@@ -73,29 +87,38 @@ def count_waiting(queue: Queue, most: int) -> int:
             break
         measured = measure(queue, slot, lap, left)
         if measured == BROKEN:
-            break
+            if unpublished(queue):
+                break  # its end may be behind what is not published yet
+            return -1
         n += 1
         left -= measured & U16
         slot += measured & U16
         if slot >= queue.entries:
             slot -= queue.entries
             lap = 1 - lap
+    queue.avail_seen = lap << 15 | slot
     return n
 
 
-@kernel(INT, QUEUE, INT, INT)
-def outgrown(queue: Queue, waiting: int, needed: int) -> int:
+@kernel(INT, STATE, QUEUE, INT, INT)
+def outgrown(state: State, queue: Queue, waiting: int, needed: int) -> int:
     """Whether `needed` buffers are more than this driver ever has waiting, as far as is known.
 
     A driver with a handful of buffers must not wait for ever for a frame that they cannot hold;
-    one that is merely behind must not have it cut up.  What was seen (`posted_max`) is slowly
-    forgotten.
+    one that is merely behind must not have it cut up.  What was seen (`posted_max`) counts until
+    the driver has not come up to it for `PATIENCE_NS`.
     """
     queue.posted_max = max(queue.posted_max, waiting)
     if waiting >= min(needed, queue.posted_max):
+        queue.waits_ns = 0
         return 1
-    queue.posted_max -= 1
-    return 0
+    if queue.waits_ns == 0:
+        queue.waits_ns = state.now_ns
+    if state.now_ns - queue.waits_ns < PATIENCE_NS:
+        return 0
+    queue.waits_ns = 0
+    queue.posted_max = waiting
+    return 1
 
 
 @kernel(INT, QUEUE, WORK, INT)
