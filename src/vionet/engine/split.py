@@ -114,10 +114,3 @@ def adopt(port: Port, queue: Queue) -> int:
         store_u16(queue.used_hva + 4 + 8 * queue.entries, queue.avail_idx)
     queue.armed = 1
     return queue.used_idx
-
-
-@kernel(INT, QUEUE)
-def refresh(queue: Queue) -> int:
-    """Recompute `live` from the ring's states (spec VU-22 to VU-28)."""
-    queue.live = queue.ready & queue.started & queue.enabled & (1 - queue.broken)
-    return queue.live
