@@ -64,7 +64,7 @@ def answering(listener: Listener, name: str = "lan") -> Iterator[None]:
         ],
     )
     live = {port.name: BusyPort() for port in config.ports}
-    running = Running(config, live, lambda: None)
+    running = Running(config, live)
     started, ending = threading.Event(), threading.Event()
 
     async def serve() -> None:

@@ -127,7 +127,7 @@ async def _serve(
     threading.excepthook = died
     fabric.positions = open_positions(config, listener.path, log)
     plugged = plug_in(config, fabric, found, log)
-    running = Running(config, plugged.live, fabric.refresh_vlans)
+    running = Running(config, plugged.live)
     async with AsyncExitStack() as stack:
         backends, streams = _open_sockets(config, plugged, stack)
         fabric.start()

@@ -6,7 +6,7 @@ configuration.  A port that could not take it is given its former options again.
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,12 +25,9 @@ class Running:
         self,
         config: FabricConfig,
         live: Mapping[str, LivePort],
-        revlan: Callable[[], None],
     ) -> None:
-        """`revlan` is called after the VLANs of a port changed."""
         self.config = config
         self._live = live
-        self._revlan = revlan
         self._log = structlog.get_logger("vionet.daemon").bind(fabric=config.name)
 
     @property
@@ -64,7 +61,5 @@ class Running:
             raise RequestError(f"{name}: {error.strerror or error}; nothing changed") from None
         ports = tuple(port if port.name == one.name else one for one in self.config.ports)
         self.config = replace(self.config, ports=ports)
-        if (port.vlan, port.trunk) != (before[name].vlan, before[name].trunk):
-            self._revlan()
         self._log.info("port changed", port=name, options=" ".join(options))
         return {"port": port_document(port, live)}

@@ -70,40 +70,30 @@ class Fabric:
         """Plug in a guest's NIC, which then waits for its front-end."""
         port = GuestPort(self._new_slot(), options, self.positions)
         self.ports.append(port)
-        self.refresh_vlans()
         return port
 
     def add_tap(self, options: PortOptions, tap: Tap) -> TapPort:
         """Plug in an open tap, which the fabric then owns."""
         port = TapPort(self._new_slot(), options, tap)
         self.ports.append(port)
-        self.refresh_vlans()
         return port
 
     def add_interface(self, options: PortOptions, interface: Interface) -> InterfacePort:
         """Plug in an open interface, which the fabric then owns."""
         port = InterfacePort(self._new_slot(), options, interface)
         self.ports.append(port)
-        self.refresh_vlans()
         return port
 
     def add_stream(self, options: PortOptions) -> StreamPort:
         """Plug in a stream, which then waits for its peer."""
         port = StreamPort(self._new_slot(), options)
         self.ports.append(port)
-        self.refresh_vlans()
         return port
 
     def set_reserved(self, passing: int) -> None:
         """Which frames for the next bridge pass: a bit for each of 01:80:c2:00:00:00 to :0f."""
         with self._worker.hold():
             self._state.reserved = passing
-
-    def refresh_vlans(self) -> None:
-        """A port was added or its VLANs changed: a switch looks at tags if any port asks for it."""
-        with self._worker.hold():
-            asked = any(port.vlan or port.trunk for port in self._state.ports)
-            self._state.vlan_aware = int(asked and self.kind is FabricKind.SWITCH)
 
     def _new_slot(self) -> Slot:
         index = len(self.ports)
