@@ -72,7 +72,7 @@ class Bench:
 
     def __init__(self, frames: int) -> None:
         self.frames = frames
-        self.state, self.work = allocate(State), None
+        self.state = allocate(State)
         prepare_state(self.state, FabricKind.SWITCH)
         self.work: Work = prepared_work(self.state)
         self.state.n_ports = 2

@@ -27,7 +27,8 @@ class Device:
 
     def take(self) -> list[bytes] | None:
         """The pieces of the next chain; None if there is none."""
-        memory, slot, wrap, count, pieces = self.ring.memory, self.at, self.wrap, 0, []
+        memory, slot, wrap, count = self.ring.memory, self.at, self.wrap, 0
+        pieces: list[bytes] = []
         while True:
             place = self.ring.desc_gpa + 16 * self.at
             gpa, length, ident, flags = DESC.unpack(memory.read(place, 16))

@@ -64,7 +64,8 @@ def _report(
     "--as",
     "guest",
     type=click.Choice(list(GUESTS)),
-    help="Play this guest, and say what it would have concluded.",
+    metavar="GUEST",
+    help="Play this guest, and say what it would have concluded; --list names them.",
 )
 @click.option(
     "--packed", is_flag=True, help="Use packed rings where a check is not about split ones."
