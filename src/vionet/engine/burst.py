@@ -152,7 +152,7 @@ def posted(state: State, work: Work, in_port: int, out: int) -> int:
             if (
                 not large
                 or not work.n_chains
-                or not outgrown(queue, work.n_chains, work.n_chains + 1)
+                or not outgrown(state, queue, work.n_chains, work.n_chains + 1)
             ):
                 queue.starved = 1
                 return -1
@@ -162,6 +162,7 @@ def posted(state: State, work: Work, in_port: int, out: int) -> int:
             chosen = 0
         elif large:
             queue.posted_max = max(queue.posted_max, work.n_chains)
+            queue.waits_ns = 0
     # More pieces than one `readv` takes are filled from a private copy.
     return chosen if work.n_dst < IOV_MAX and not port.steers else 0
 

@@ -174,11 +174,15 @@ def forget_port(state: State, port: int) -> int:
 
 @kernel(INT, STATE, INT, INT)
 def pin(state: State, key: int, port: int) -> int:
-    """Give a locked port its own address for good.  *returns* OK or FDB_FULL."""
-    slot = find(state, key)
-    if slot >= 0:
-        state.ports[state.fdb[slot].port].fdb_count -= 1
-        state.fdb[slot].key = 0
+    """Give a locked port its own address for good, whatever others have taught of it in any VLAN.
+
+    *returns* OK or FDB_FULL.
+    """
+    for i in range(FDB_SIZE):
+        entry = state.fdb[i]
+        if entry.key and entry.key & ADDRESS == key:
+            state.ports[entry.port].fdb_count -= 1
+            entry.key = 0
     for i in range(PORTS_MAX):
         state.ports[i].last_src = 0
     return insert(state, key, port, 1)

@@ -28,6 +28,7 @@ HEAD_MAX: Final = 512  # the most, where IPv6 extension headers need it
 LATE_MAX: Final = 256  # deliveries written together
 GSO_SEGMENTS_MAX: Final = 2048  # of one frame: 64 KiB at the smallest segment that TCP uses
 BURST_SEGMENTS: Final = 512  # made in software, after which a burst ends
+PATIENCE_NS: Final = 2_000_000  # a driver is waited for that has posted enough for a frame before
 FLOWS_MAX: Final = 1024  # slots of the table that keeps a flow on one queue, a power of two
 FILTER_MAX: Final = 64  # addresses in a driver's unicast or multicast filter
 VLANS: Final = 4096
@@ -84,7 +85,8 @@ class Queue(Record):
     starved: int  # a wire found too few buffers here and waits for a kick
     held: int  # a wire left a frame here because its receiver is starved
     touched: int  # a receive ring with entries that the driver has not been shown
-    posted_max: int  # the most buffers ever seen waiting, slowly forgotten
+    posted_max: int  # the most buffers ever seen waiting, until they fail to come again
+    waits_ns: int  # since when a large frame waits for as many; 0: none does
     owed: int  # the driver is to be interrupted, whatever it asked for
     mirror_hva: int  # packed: where its position is kept for a restart; 0: nowhere
 

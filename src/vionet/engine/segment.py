@@ -239,10 +239,11 @@ def deliver_whole(state: State, work: Work, frame: Frame, out: int, action: int)
         status = to_guest(state, work, frame, out, action)
         if status == OK:
             queue.posted_max = max(queue.posted_max, work.n_chains)
+            queue.waits_ns = 0
         elif (
             status == RX_RING_FULL
             and work.n_chains
-            and outgrown(queue, work.n_chains, work.n_chains + 1)
+            and outgrown(state, queue, work.n_chains, work.n_chains + 1)
         ):
             status = RX_BUFFER_TOO_SMALL
     else:
@@ -282,7 +283,7 @@ def deliver_large(state: State, work: Work, frame: Frame, out: int, accepts: int
     if port.kind == GUEST and state.kind == WIRE:
         # A wire keeps the frame where it is until there is room for all of it.
         queue = port.queues[work.rx_ring]
-        waiting = count_waiting(queue, frame.gso_segments) if queue.live else 0
-        if queue.live and not outgrown(queue, waiting, frame.gso_segments):
+        waiting = count_waiting(queue, frame.gso_segments) if queue.live else -1
+        if waiting >= 0 and not outgrown(state, queue, waiting, frame.gso_segments):
             return RX_RING_FULL
     return segment(state, work, frame, out, accepts)

@@ -17,7 +17,7 @@ ones; the copies live in `work.alts` until the end of the burst.
 """
 
 from vionet.engine.deliver_guest import flush
-from vionet.engine.guest import copy_head
+from vionet.engine.guest import U16, copy_head
 from vionet.engine.layout import (
     BURST_MAX,
     FRAME,
@@ -30,11 +30,12 @@ from vionet.engine.layout import (
     Work,
 )
 from vionet.engine.parse import swap16
-from vionet.engine.status import FRAME_TOO_LONG, FRAME_TOO_SHORT, OK, VLAN_NOT_ALLOWED
+from vionet.engine.status import FRAME_TOO_LONG, FRAME_TOO_SHORT, OK, VLAN_NOT_ALLOWED, Csum
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.raw import load_i64, load_u16, load_u32, store_i64, store_u16, store_u32
 from vionet.spec.packet import ETH_HLEN, ETH_P_8021Q
 
+INNER_PARTIAL = int(Csum.INNER_PARTIAL)
 TAG_LEN = 4
 TAG_OFF = 12
 VID_MASK = 0xFFF
@@ -111,7 +112,9 @@ def shift(frame: Frame, change: int) -> int:
 @kernel(INT, WORK, FRAME, INT)
 def retag(work: Work, frame: Frame, change: int) -> int:
     """Push (4) or pop (-4) the tag, in a head copy of its own.  *returns* OK or a drop reason."""
-    if frame.length + change > FRAME_MAX:
+    if frame.length + change > FRAME_MAX or (
+        frame.state == INNER_PARTIAL and frame.csum_start + change > U16  # a header could not say
+    ):
         return FRAME_TOO_LONG
     if work.n_alts == BURST_MAX:
         flush(work)

@@ -22,7 +22,7 @@ from vionet.engine.burst import from_guest, from_queues, from_tap
 from vionet.engine.control import call_drivers
 from vionet.engine.interface import from_interface
 from vionet.engine.kick import settle, take_events
-from vionet.engine.layout import STATE, WORK, State, Work
+from vionet.engine.layout import PATIENCE_NS, STATE, WORK, State, Work
 from vionet.engine.ring import arm
 from vionet.engine.status import PortKind
 from vionet.engine.stream import from_stream
@@ -32,6 +32,7 @@ from vionet.jit.raw import load_acquire_i64
 
 PEEK_ROUNDS = 32
 YIELD_FRAMES = 32  # a round of fewer frames lets others have the core first
+SHORT_MS = 1  # of sleep while a frame waits for a driver that is late
 CLOCK_MONOTONIC = 1
 GUEST = int(PortKind.GUEST)
 INTERFACE = int(PortKind.INTERFACE)
@@ -72,17 +73,19 @@ def serve(state: State, work: Work) -> int:
 
 @kernel(INT, STATE)
 def arm_all(state: State) -> int:
-    """Ask every driver to kick.  *returns* 1 if a frame or an awaited buffer is there already.
+    """Ask every driver to kick.  *returns* 1 if a frame or an awaited buffer is there already, -1
+    if a wire's frame waits for a driver with whom patience may end, else 0.
 
     Also if the control plane has asked the worker to return: its wake-up may have been taken by
     a look without blocking since `stop` was last read.
     """
     found = state.stop
+    waits = 0
     for index in range(state.n_ports):
         port = state.ports[index]
         if port.kind != GUEST or not port.up:
             continue
-        for pair in range(max(port.tx_pairs, 1)):
+        for pair in range(max(port.tx_pairs, port.n_pairs)):
             queue = port.queues[2 * pair + 1]
             if queue.ready and queue.started and not queue.broken and not queue.held:
                 found |= arm(port, queue)
@@ -90,7 +93,9 @@ def arm_all(state: State) -> int:
             if queue.starved and queue.ready and not queue.broken and arm(port, queue):
                 queue.starved = 0
                 found = 1
-    return found
+            if queue.starved and state.now_ns - queue.waits_ns < 2 * PATIENCE_NS:
+                waits = -1
+    return found if found else waits
 
 
 @kernel(INT, STATE, WORK)
@@ -120,10 +125,11 @@ def run(state: State, work: Work) -> int:
         if state.now_ns - idle_since < state.spin_ns:
             sched_yield()
             continue
-        if arm_all(state):
+        found = arm_all(state)
+        if found > 0:
             idle_since = 0
             continue
-        take_events(state, work, state.sleep_ms)
+        take_events(state, work, SHORT_MS if found else state.sleep_ms)
         read_clock(state, work)
         rounds = 0
         idle_since = 0

@@ -251,6 +251,7 @@ class GuestPort:
             if ring.ready and not queue.ready:
                 queue.packed = int(ring.packed)
                 queue.broken = queue.starved = queue.held = 0
+                queue.posted_max = queue.waits_ns = 0
                 base = self._positions.begin(queue, self.name, index, ring)
                 queue.started = queue.owed = begin(record, queue, base)
             queue.polled = int(ring.polled)
