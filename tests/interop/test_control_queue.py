@@ -55,7 +55,9 @@ def dropped(vionet: Vionet, port: str, reason: str) -> int:
     return count
 
 
-def test_w67_driver_reads_speed_and_sets_the_number_of_queues(pair: tuple[Vionet, Uml, Uml]) -> None:
+def test_w67_driver_reads_speed_and_sets_the_number_of_queues(
+    pair: tuple[Vionet, Uml, Uml],
+) -> None:
     """SPEED_DUPLEX and max_virtqueue_pairs are read; `ethtool -L` reaches the back-end (CV-26)."""
     vionet, a, b = pair
     assert ["10000", "full", MAC] == [attribute(a, x) for x in ("speed", "duplex", "address")]

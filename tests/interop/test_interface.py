@@ -56,7 +56,7 @@ def promiscuity(place: Namespace) -> int:
     ],
 )
 @pytest.mark.timeout(180)
-def test_guest_and_interface(lab: Lab, kind: str, end: str, port: str, off: str) -> None:
+def test_w9_w10_guest_and_interface(lab: Lab, kind: str, end: str, port: str, off: str) -> None:
     """TCP and datagrams of every size, both ways and families, with and without a virtio-net
     header on the packet socket; beyond the veth no frame is too long (W9, W10, W13)."""
     one = End.read(end)
@@ -90,7 +90,7 @@ def test_guest_and_interface(lab: Lab, kind: str, end: str, port: str, off: str)
 @pytest.mark.parametrize("port", ["", ",offload=off"])
 @pytest.mark.parametrize("mtu", [1500, 9000])
 @pytest.mark.timeout(120)
-def test_what_leaves_by_an_interface(lab: Lab, port: str, mtu: int) -> None:
+def test_w13_w57_what_leaves_by_an_interface(lab: Lab, port: str, mtu: int) -> None:
     """Where the interface offloads nothing, every frame beyond it is finished and within the MTU,
     whether the kernel does that or vionet (W13, W57)."""
     near, far = veth(lab, mtu, off="tx off tso off gso off", far_off="gro off")

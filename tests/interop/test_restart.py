@@ -64,8 +64,8 @@ def test_w68_vionet_is_killed_and_restarted(lab: Lab, kind: str) -> None:
     else:
         option = "client" if kind == "client" else ""
         vionet = lab.switch({"a": option, "b": option})
-    roles = {"listens": True} if kind == "client" else {"reconnect": True}
-    a, b = lab.qemu("a", **roles), lab.qemu("b", **roles)
+    listens = kind == "client"
+    a, b = (lab.qemu(name, listens=listens, reconnect=not listens) for name in "ab")
     lab.boot(a, b)
     for name, guest in (("a", a), ("b", b)):
         End.read("qemu").check(guest, vionet.ports()[name])

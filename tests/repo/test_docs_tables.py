@@ -120,16 +120,32 @@ def test_names_mean_something(path: Path) -> None:
     assert set() == cited - rules().keys()
 
 
+STORIES = 71  # failures in the field; the last number
+
+
 def test_failures_that_are_cited_are_explained() -> None:
-    """Each W number that a source cites is in the page about failures elsewhere."""
+    """Each W number has one row in the page about failures elsewhere, and sources cite no other."""
     cited = {
         number
         for path in python_files(*SOURCES)
         for number in re.findall(r"\bW\d{1,2}\b", path.read_text())
     }
     listed = re.findall(r"^\| (W\d+) \|", (DOCS / "field.md").read_text(), re.MULTILINE)
+    assert [f"W{number}" for number in range(1, STORIES + 1)] == listed
     assert set() == cited - set(listed)
-    assert listed == sorted(listed, key=lambda number: int(number[1:]))
+
+
+def test_each_failure_has_its_tests() -> None:
+    """A row names all tests that have its number in their names, and there is one at least."""
+    named: dict[str, set[str]] = {}
+    for name in test_names():
+        numbers = re.match(r"test((?:_w\d+)+)_", name)
+        for number in numbers[1].split("_w")[1:] if numbers else ():
+            named.setdefault(f"W{number}", set()).add(name)
+    for row in re.findall(r"^\| W\d+ \|.*$", (DOCS / "field.md").read_text(), re.MULTILINE):
+        number, *_, tests = (cell.strip() for cell in row.strip("|").split("|"))
+        assert named.get(number, "no test") == set(re.findall(r"`(\w+)`", tests)), number
+    assert STORIES == len(named)
 
 
 def anchors(path: Path) -> set[str]:
