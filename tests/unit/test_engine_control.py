@@ -205,23 +205,36 @@ def test_an_index_that_jumps_breaks_the_queue(driver: Driver) -> None:
 def test_a_driver_gets_only_so_many_commands_at_a_time(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is beyond its budget waits, and is answered when time has passed."""
+    """What is beyond its budget waits, and is answered when time has passed.  A look that finds
+    nothing more costs as much as a command."""
     clock = SimpleNamespace(now=time.monotonic() + 1)
     clock.monotonic = lambda: clock.now
-    monkeypatch.setattr("vionet.ports.control_server.time", clock)
+    monkeypatch.setattr("vionet.vhost_user.budget.time", clock)
     gpa = driver.guest.alloc(16)
     asked = served = 0
-    for _ in range(COMMANDS_BURST // 16 + 1):
+    looks = COMMANDS_BURST // 17
+    for _ in range(looks + 2):
         for _ in range(16):
             driver.chain([(gpa, 2, 0), (gpa + 8, 1, WRITE)])
         asked += 16
         assert driver.port.serve_control()
         served += len(driver.ring.take_used())
-    assert (COMMANDS_BURST, asked - 16) == (served, served)
+    assert COMMANDS_BURST - looks == served < asked
     assert driver.port.control_kicked
-    clock.now += 10 / COMMANDS_PER_SECOND
+    clock.now += 10.5 / COMMANDS_PER_SECOND
     driver.port.serve_control()
     assert 10 == len(driver.ring.take_used())
+
+
+def test_kicks_for_nothing_have_a_budget(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look holds the worker: a driver that kicks without a command, or a queue that is
+    disabled, is looked at so often and no more."""
+    now = time.monotonic() + 1
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr("vionet.vhost_user.budget.time", clock)
+    driver.port.set_ring(driver.index, replace(driver.described, enabled=False))
+    looks = [driver.port.serve_control() for _ in range(COMMANDS_BURST + 2)]
+    assert [False] * COMMANDS_BURST + [True] * 2 == looks
 
 
 @pytest.mark.parametrize("size", [8, 6])

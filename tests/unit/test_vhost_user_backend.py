@@ -26,6 +26,7 @@ from vionet.spec import vhost_user as vu
 from vionet.spec import virtio
 from vionet.spec.vhost_user import Request
 from vionet.vhost_user.backend import Backend
+from vionet.vhost_user.budget import Budget
 from vionet.vhost_user.frontend import Closed, Frontend, Refused
 from vionet.vhost_user.guest_memory import GuestMemory
 from vionet.vhost_user.journal import LINES_BURST
@@ -292,6 +293,18 @@ def test_a_successor_is_not_kept_out_by_the_dead(served: Served) -> None:
     blocker.join()
     for name in ("opened", "closed", "opened", "closed"):
         device.await_event(name)
+
+
+def test_messages_have_a_budget(served: Served) -> None:
+    """Nearly each holds the worker: beyond the budget they wait, and then they are answered."""
+    path, _, loop, backend = served
+    loop.call(lambda: setattr(backend, "_messages", Budget(3, 3)))
+    with Frontend.connect(path) as frontend:
+        for _ in range(3):
+            frontend.tell(Request.SET_OWNER)
+        frontend.send(Request.GET_FEATURES)
+        assert frontend.silent(0.2)
+        assert VERSION_1 & vu.U64.unpack(frontend.receive().payload)[0]
 
 
 def test_log_lines_are_bounded(served: Served) -> None:

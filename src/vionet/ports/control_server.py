@@ -4,12 +4,11 @@ How it works: `ControlServer` holds what the driver has set (`control_queue.Cont
 takes commands (`engine.control`), lets `control_queue.answer` judge each, calls back so that its
 effect is in the records, and only then gives it back (spec CV-12, CV-27).
 
-Invariants: all of it happens while the worker is held.  Each command holds the worker, so a driver
-has a budget of them; what is beyond it waits, and is answered all the same.
+Invariants: all of it happens while the worker is held, for everybody.  So a driver has a budget of
+commands, and of kicks without one; what is beyond it waits, and is answered all the same.
 """
 
 import struct
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -24,6 +23,7 @@ from vionet.engine.control import (
 from vionet.engine.layout import VLANS, Port
 from vionet.engine.ring import arm, refresh
 from vionet.ports.control_queue import ControlState, Terms, answer, filters
+from vionet.vhost_user.budget import Budget
 
 COMMANDS_BURST: Final = 256  # a boot needs about ten
 COMMANDS_PER_SECOND: Final = 1000.0
@@ -36,8 +36,7 @@ class ControlServer:
         """`mac` is the address that the driver is given, 0 for none."""
         self._mac = mac
         self._command = new_command()
-        self._budget = float(COMMANDS_BURST)
-        self._filled = time.monotonic()
+        self._budget = Budget(COMMANDS_BURST, COMMANDS_PER_SECOND)
         self.reset()
 
     def reset(self) -> None:
@@ -47,16 +46,11 @@ class ControlServer:
     def serve(self, port: Port, terms: Terms, changed: Callable[[], None]) -> bool:
         """Answer what is there; true where it has to look again unasked.  *requires* hold."""
         queue = port.queues[port.control_ring]
-        if not port.control_ring or not queue.live:
-            return False
-        now = time.monotonic()
-        self._budget += (now - self._filled) * COMMANDS_PER_SECOND
-        self._budget = min(self._budget, COMMANDS_BURST)
-        self._filled = now
-        while self._budget >= 1:
+        while self._budget.take():
+            if not port.control_ring or not queue.live:
+                return False
             found = take_command(port, queue, self._command)
             if found == TAKEN:
-                self._budget -= 1
                 ack = self._obey(terms, changed) if self._command.ack_hva else 0
                 give_back(port, queue, self._command, ack)
             elif found == BROKEN:

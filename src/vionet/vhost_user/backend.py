@@ -5,6 +5,9 @@ connection becomes a `Connection`, read when the loop says that it is readable; 
 `Device` happen on the loop's thread.  When a session ends, for whatever reason, the port is ready
 for the next one.
 
+Most messages hold the worker, for everybody; so a front-end has a budget of them, and is read more
+slowly beyond it.
+
 A second front-end is turned away while one is connected; but first the connected one is read, so
 that a front-end which has just died does not keep its successor out.
 
@@ -21,6 +24,7 @@ from typing import Final
 from vionet.jit import fault
 from vionet.spec import vhost_user as vu
 from vionet.spec import virtio
+from vionet.vhost_user.budget import Budget
 from vionet.vhost_user.connection import Connection
 from vionet.vhost_user.device import Device
 from vionet.vhost_user.journal import Journal
@@ -31,7 +35,9 @@ from vionet.vhost_user.sharing import obstacle, peer_pid
 BACKOFF_MIN: Final = 0.1  # seconds between attempts to connect; doubled up to the maximum
 BACKOFF_MAX: Final = 2.0
 READS_BEFORE_REFUSAL: Final = 64  # of the connected front-end, to see whether it is still there
-AGAIN_S: Final = 0.01  # until commands are answered that are beyond a driver's budget
+AGAIN_S: Final = 0.01  # until what is beyond a budget is looked at
+MESSAGES_BURST: Final = 2000  # a guest of eight pairs boots with some hundreds
+MESSAGES_PER_SECOND: Final = 200.0
 
 _watching: dict[asyncio.AbstractEventLoop, set["Backend"]] = {}
 
@@ -61,6 +67,7 @@ class Backend:
         self._told: tuple[int, int | None] | None = None  # features as last logged
         self._loop: asyncio.AbstractEventLoop | None = None
         self._again: asyncio.TimerHandle | None = None
+        self._messages = Budget(MESSAGES_BURST, MESSAGES_PER_SECOND)
 
     @property
     def session(self) -> Session | None:
@@ -106,13 +113,14 @@ class Backend:
 
         To be called when the worker has written its notice.
         """
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
-        if self._loop is None or not self.device.control_kicked:
+        if self._loop is None or self._again is not None or not self.device.control_kicked:
             return
         if self.device.serve_control():
-            self._again = self._loop.call_later(AGAIN_S, self.look)
+            self._again = self._loop.call_later(AGAIN_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._again = None
+        self.look()
 
     # --- connections --------------------------------------------------------------------------
     def _accept(self) -> None:
@@ -176,14 +184,29 @@ class Backend:
         self._journal.write("info", "front-end connected")
 
     def _read(self) -> bool:
-        """Deal with one message; false when there is no more to be read."""
+        """Deal with one message; false when there is no more to be read now."""
         if self.connection is None:
+            return False
+        if not self._messages.take():
+            self._pause(self.connection)
             return False
         more = self.connection.read()
         if self.connection is not None:
             self._tell(self.connection)
             self.look()
         return more
+
+    def _pause(self, connection: Connection) -> None:
+        """Read on in a moment, unless the session has ended by then."""
+
+        def go_on() -> None:
+            if self.connection is connection:
+                loop.add_reader(connection.socket, self._read)
+
+        assert self._loop is not None
+        loop = self._loop
+        loop.remove_reader(connection.socket)
+        loop.call_later(AGAIN_S, go_on)
 
     def _on_end(self, reason: str, broken: bool) -> None:
         assert self.connection is not None and self._loop is not None
