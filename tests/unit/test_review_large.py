@@ -139,4 +139,44 @@ def test_wire_is_not_held_by_a_broken_packed_ring() -> None:
         sink.hostile = True
         source.send(FRAME.partial, FRAME.gso(1400))
         assert 1 == network.run(source)
-        assert {"rx_ring_broken": 4, "ring_broken": 1} == sink.drops
+        assert {"rx_ring_broken": 1, "ring_broken": 1} == sink.drops
+
+
+@pytest.mark.parametrize("jump", [65, 30_000])
+def test_wire_is_not_held_by_an_index_that_jumps(jump: int) -> None:
+    """A split ring whose index is further ahead than the ring is long is broken, also where a wire
+    counts what waits for a large frame; no frame goes to what an older lap left in the ring."""
+    with Network(FabricKind.WIRE) as network:
+        source, sink = network.guest(SENDER), network.guest(PARTIAL_ONLY)
+        for _ in range(3):
+            sink.post(1600)
+        small = Layers().tcp(b"small")
+        source.send(small.partial, small.header)
+        assert 1 == network.run(source)
+        sink.rx.publish(jump + 1)
+        sink.hostile = True
+        work = network.state.ports[sink.index].queues[0]
+        work.avail_seen = work.avail_idx  # all that was seen of it is used
+        source.send(FRAME.partial, FRAME.gso(1400))
+        source.send(small.partial, small.header)
+        assert 2 == network.run(source)
+        assert {"rx_ring_broken": 2, "ring_broken": 1} == sink.drops
+
+
+def test_patience_begins_with_what_is_posted() -> None:
+    """A driver that had no buffers at all for long gets a large frame whole all the same, when it
+    posts one buffer after the other; and nobody looks every millisecond until it does."""
+    with Network(FabricKind.WIRE) as network:
+        source, sink = network.guest(SENDER), network.guest(PARTIAL_ONLY)
+        for _ in range(7):
+            sink.post(1600)
+        for _ in range(2):
+            source.send(FRAME.partial, FRAME.gso(1400))
+        assert 1 == network.run(source)
+        network.state.now_ns += 10 * PATIENCE_NS
+        assert 0 == network.run(source)
+        assert 0 == arm_all(network.state)
+        for taken in (0, 0, 0, 0, 0, 0, 1):
+            sink.post(1600)
+            assert taken == network.run(source)
+        assert {} == sink.drops

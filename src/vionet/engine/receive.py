@@ -112,6 +112,9 @@ def outgrown(state: State, queue: Queue, waiting: int, needed: int) -> int:
     if waiting >= min(needed, queue.posted_max):
         queue.waits_ns = 0
         return 1
+    if waiting == 0:  # it has taken all that it had; patience begins with what it posts next
+        queue.waits_ns = 0
+        return 0
     if queue.waits_ns == 0:
         queue.waits_ns = state.now_ns
     if state.now_ns - queue.waits_ns < PATIENCE_NS:

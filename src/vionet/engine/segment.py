@@ -36,6 +36,7 @@ from vionet.engine.status import (
     RX_BUFFER_TOO_SMALL,
     RX_BYTES,
     RX_FRAMES,
+    RX_RING_BROKEN,
     RX_RING_FULL,
     SEGMENTS,
     STREAM_FULL,
@@ -280,10 +281,12 @@ def deliver_large(state: State, work: Work, frame: Frame, out: int, accepts: int
         state.ledger[out, PAYLOAD_BYTES_COPIED] += rest
     if port.kind == STREAM_PORT and not port.writable:
         return STREAM_FULL
-    if port.kind == GUEST and state.kind == WIRE:
+    queue = port.queues[work.rx_ring]
+    if state.kind == WIRE and port.kind == GUEST and queue.live:
         # A wire keeps the frame where it is until there is room for all of it.
-        queue = port.queues[work.rx_ring]
-        waiting = count_waiting(queue, frame.gso_segments) if queue.live else -1
-        if waiting >= 0 and not outgrown(state, queue, waiting, frame.gso_segments):
+        waiting = count_waiting(queue, frame.gso_segments)
+        if waiting < 0:
+            return refused(state, work, out, RX_RING_BROKEN)
+        if not outgrown(state, queue, waiting, frame.gso_segments):
             return RX_RING_FULL
     return segment(state, work, frame, out, accepts)
