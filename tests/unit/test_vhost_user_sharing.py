@@ -5,6 +5,7 @@ import mmap
 import os
 from pathlib import Path
 
+import pytest
 from structlog.testing import capture_logs
 
 from tests.recorder import PROTOCOL_FEATURES, Recorder, serving
@@ -61,3 +62,22 @@ def test_made_up_addresses_give_no_hint(run_dir: Path) -> None:
     """A tester's user addresses are mapped nowhere: nothing is claimed about them."""
     with GuestMemory((1 << 20,)) as memory:
         assert [] == warnings_of(run_dir, memory)
+
+
+def test_looked_for_once(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a front-end negotiates anew: its list of mappings may be very long."""
+    looks: list[int] = []
+    monkeypatch.setattr("vionet.vhost_user.backend.obstacle", lambda _, pid: looks.append(pid))
+    kick = os.eventfd(0)
+    with (
+        serving(run_dir / "s", Recorder()) as (_, _),
+        Frontend.connect(run_dir / "s") as frontend,
+    ):
+        frontend.negotiate(FEATURES, PROTOCOL_FEATURES)
+        frontend.set_vring_addr(0, 0x1000, 0x2000, 0x3000)
+        frontend.set_vring_kick(0, kick)
+        for word in (0, FEATURES) * 3:
+            frontend.set_features(word)
+        frontend.synchronise()
+    os.close(kick)
+    assert [os.getpid()] == looks

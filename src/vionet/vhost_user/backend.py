@@ -65,6 +65,7 @@ class Backend:
         self._connecting: asyncio.Task[None] | None = None
         self._journal = Journal(name or self.path.name)
         self._told: tuple[int, int | None] | None = None  # features as last logged
+        self._looked = False  # for an obstacle, in this session
         self._loop: asyncio.AbstractEventLoop | None = None
         self._again: asyncio.TimerHandle | None = None
         self._messages = Budget(MESSAGES_BURST, MESSAGES_PER_SECOND)
@@ -174,7 +175,7 @@ class Backend:
 
     def _open(self, arrival: socket.socket) -> None:
         assert self._loop is not None
-        self._told = None
+        self._told, self._looked = None, False
         try:
             self.connection = Connection(arrival, self.device, self._on_end)
         except BaseException:
@@ -233,6 +234,9 @@ class Backend:
             protocol_features=" ".join(vu.protocol_names(session.protocol_features or 0)) or "none",
             regions=len(session.memory.regions),
         )
+        if self._looked:
+            return
+        self._looked = True
         if problem := obstacle(session, peer_pid(connection.socket)):
             self._journal.write("warning", problem)
 

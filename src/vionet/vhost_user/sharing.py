@@ -4,18 +4,20 @@ How it works: QEMU without a shared memory backend either sends no memory at all
 rings regardless, or (share=off) sends a file that it maps privately itself, so that what the guest
 writes never reaches us.  The first case shows in the session; the second in the front-end's own
 /proc/PID/maps, where the mapping at the address that it told us is marked private.  A front-end
-whose maps we may not read, or whose addresses are made up, gets no hint.
+whose maps we may not read, or whose addresses are made up, gets no hint.  It can make that file as
+long as it likes: it is read once, and no further than `_LINES_MAX`.
 """
 
 import itertools
 import socket
 import struct
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
 from vionet.vhost_user.session import Session
 
-_LINES_MAX: Final = 100_000
+_LINES_MAX: Final = 10_000  # QEMU has some hundreds
 _PEERCRED: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 
@@ -25,15 +27,15 @@ def peer_pid(connection: socket.socket) -> int:
     return int(_PEERCRED.unpack(data)[0])
 
 
-def private_at(pid: int, uva: int) -> bool:
-    """The process is known to map the page at `uva` privately."""
+def private_at(pid: int, uvas: Collection[int]) -> bool:
+    """The process is known to map a page at one of `uvas` privately."""
     try:
         with Path(f"/proc/{pid}/maps").open() as lines:
             for line in itertools.islice(lines, _LINES_MAX):
                 span, permissions, _ = line.split(" ", 2)
                 start, end = (int(number, 16) for number in span.split("-"))
-                if start <= uva < end:
-                    return permissions.endswith("p")
+                if permissions.endswith("p") and any(start <= uva < end for uva in uvas):
+                    return True
     except (OSError, ValueError):
         pass
     return False
@@ -42,7 +44,7 @@ def private_at(pid: int, uva: int) -> bool:
 def obstacle(session: Session, pid: int) -> str | None:
     """What is wrong with the memory of a front-end whose rings have their kicks, and the remedy."""
     regions = session.memory.regions
-    if regions and not any(private_at(pid, region.uva) for region in regions):
+    if regions and not private_at(pid, [region.uva for region in regions]):
         return None
     megabytes = sum(region.size for region in regions) >> 20
     size = f"{megabytes}M" if megabytes else "SIZE"
