@@ -353,6 +353,24 @@ def test_one_process_at_a_time(path: Path) -> None:
     Positions(path).close()
 
 
+@pytest.mark.parametrize(
+    "what", ["link", "symlink", pytest.param("owner", marks=pytest.mark.root)]
+)
+def test_a_file_of_somebody_else_is_left_alone(path: Path, what: str) -> None:
+    """Where others may write the folder too: nothing behind the name is changed or used."""
+    other = path.with_name("other")
+    other.write_bytes(b"precious")
+    other.chmod(0o644)
+    if what == "owner":
+        os.chown(other, 1, 1)
+        other.rename(path)
+    else:
+        (path.hardlink_to if what == "link" else path.symlink_to)(other)
+    with pytest.raises(OSError):
+        Positions(path)
+    assert (b"precious", 0o644) == (path.read_bytes(), path.stat().st_mode & 0o777)
+
+
 def test_no_more_records_than_there_is_room_for(path: Path) -> None:
     """A ring without a record begins where its front-end says."""
     life = Life(path)

@@ -11,7 +11,7 @@ the same base as before; the record was not cleared, as it is when a ring is sto
 front-end has then been told its position); and the ring's memory was used (a driver that starts
 anew clears it).
 
-Invariants: the file is ours (mode 0600), of fixed size, sparse; memory for a record is reserved
+Invariants: the file is ours (owner, mode 0600, one name), of fixed size, sparse; memory for a record is reserved
 before it is mapped into the data path, so that a full file system raises OSError here and not
 SIGBUS there.  A file that does not look right is made anew.  Records that cannot be had cost only
 the recovery.
@@ -21,6 +21,7 @@ Threads: the control plane's, the worker held.
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import hashlib
 import mmap
@@ -127,8 +128,10 @@ class Positions:
         """Make the file what it should be, if it is not; alone with it as long as it is open."""
         fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         status = os.fstat(self._fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(f"{self._fd}: not a file")
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            raise OSError(errno.EINVAL, "not a file, or one that has another name too")
+        if status.st_uid != os.geteuid():
+            raise OSError(errno.EPERM, "belongs to another user")
         os.fchmod(self._fd, 0o600)
         head = _HEAD.pack(_MAGIC, MIRROR_LEN)
         if status.st_size != _FILE_LEN or os.pread(self._fd, _HEAD.size, 0) != head:
