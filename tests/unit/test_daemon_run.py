@@ -228,6 +228,15 @@ def test_inherited_tap(start: Children, run_dir: Path) -> None:
     assert 0 == child.stop()
 
 
+def test_many_ports_need_many_descriptors(start: Children, run_dir: Path) -> None:
+    """The limit that a shell sets is raised as far as the system allows."""
+    ports = [f"p{number}=guest:{run_dir}/{number}" for number in range(40)]
+    command = [sys.executable, "-m", "vionet", "switch", *ports]
+    child = start("sh", "-c", 'ulimit -S -n 40; exec "$@"', "sh", *command)
+    child.wait_for("^ready$", READY_S)
+    assert 0 == child.stop()
+
+
 def test_signal_before_ready(run_dir: Path) -> None:
     """SIGTERM while the engine is still loading: status 0, and nothing is left behind."""
 

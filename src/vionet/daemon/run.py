@@ -12,6 +12,7 @@ Threads: everything here is one thread; the fabric's worker is its own.
 """
 
 import asyncio
+import resource
 import signal
 import threading
 from collections.abc import Callable, Mapping
@@ -59,6 +60,9 @@ def run(
     called when all sockets accept connections.
     """
     before = {number: signal.signal(number, _leave) for number in _SIGNALS}
+    # A guest of eight pairs holds some 40 descriptors, and 1024 are usual.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         with ExitStack() as stack:
             found = stack.enter_context(opened(config))
