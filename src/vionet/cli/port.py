@@ -20,7 +20,7 @@ def port() -> None:
     """Change a port while it is in use."""
 
 
-@port.command("set", context_settings=_SETTINGS)
+@port.command("set", context_settings=_SETTINGS, short_help="Change options of a port.")
 @click.option("--json", "as_json", is_flag=True, help="The port afterwards, as in status --json.")
 @click.option(
     "--control",
