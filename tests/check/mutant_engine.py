@@ -121,8 +121,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "used.flags has another bit",
         "SP-25",
         SPLIT,
-        "        store_u16(queue.used_hva, 0)\n    queue.armed = 1\n    fence()",
-        "        store_u16(queue.used_hva, 4 if {on} else 0)\n    queue.armed = 1\n    fence()",
+        "            store_u16(queue.used_hva, VRING_USED_F_NO_NOTIFY)\n",
+        "            store_u16(queue.used_hva, VRING_USED_F_NO_NOTIFY | (4 if {on} else 0))\n",
     ),
     one(
         "used.flags is set in spite of EVENT_IDX",

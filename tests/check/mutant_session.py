@@ -196,8 +196,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
             ),
             Edit(
                 GUEST,
-                "queue.started = begin(record, queue, base)",
-                "queue.started = begin(record, queue, base) | int({on})",
+                "queue.started = queue.owed = begin(record, queue, base)",
+                "queue.started = queue.owed = begin(record, queue, base) | int({on})",
             ),
         ),
     ),

@@ -6,10 +6,16 @@ the process's soft limit of open files, less `LIMIT`: compiled code can ask for 
 (`getdtablesize`), and a test can set it from outside (`prlimit`).  So all mutants are compiled and
 started once.
 
+The package lies below a folder of its own, and so does its machine code: the code of the real
+package, which Numba finds by the path of its source, is never near it.  Both are named by what is
+in them, so that a second process, or the next run, need not compile again.
+
 `{on}` in a replacement is the condition that this mutant is chosen.
 """
 
+import hashlib
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -17,6 +23,8 @@ import vionet
 
 LIMIT: Final = 1100
 SOURCE: Final = Path(vionet.__file__).parent
+MUTANT: Final = "jit/mutant.py"
+KEPT: Final = 4  # packages of other sources; a run of another checkout may use one
 MODULE: Final = '''\
 """Which mutant is chosen, and what some of them do."""
 
@@ -71,23 +79,41 @@ def one(name: str, ids: str, file: str, old: str, new: str) -> Mutant:
     return Mutant(name, ids, (Edit(file, old, new),))
 
 
-def build(folder: Path, mutants: tuple[Mutant, ...]) -> None:
-    """Put a package with all `mutants` into `folder`; raises where one is not found."""
-    package = folder / "vionet"
-    shutil.copytree(SOURCE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    (package / "jit" / "mutant.py").write_text(MODULE.replace("LIMIT", str(LIMIT)))
+def _texts(mutants: tuple[Mutant, ...]) -> dict[str, str]:
+    """The files that `mutants` change, as they become; raises where a place is not found."""
+    texts: dict[str, str] = {}
     for number, mutant in enumerate(mutants, 1):
         for file, old, new in mutant.edits:
-            path = package / file
-            text = path.read_text()
+            text = texts[file] if file in texts else (SOURCE / file).read_text()
             if text.count(old) != 1:
                 raise LookupError(f"{mutant.name}: {file} has {text.count(old)} times: {old}")
-            path.write_text(text.replace(old, new.replace("{on}", f"(mutant() == {number})")))
-    for path in package.glob("**/*.py"):
-        text = path.read_text()
-        if "mutant() ==" in text and "\nfrom vionet." in text:
-            first = "\nfrom vionet."
-            wanted = "\nfrom vionet.jit.mutant import mutant, scribble, show"
-            text = text.replace(first, wanted + first, 1)
-            compile(text, path, "exec")  # an edit that does not parse is found here
-            path.write_text(text)
+            texts[file] = text.replace(old, new.replace("{on}", f"(mutant() == {number})"))
+    for file, text in texts.items():
+        first = "\nfrom vionet."
+        wanted = "\nfrom vionet.jit.mutant import mutant, scribble, show"
+        texts[file] = text.replace(first, wanted + first, 1)
+        compile(texts[file], file, "exec")  # an edit that does not parse is found here
+    return texts | {MUTANT: MODULE.replace("LIMIT", str(LIMIT))}
+
+
+def build(base: Path, mutants: tuple[Mutant, ...]) -> Path:
+    """A folder below `base` that holds a package with all `mutants`; whoever calls has a lock."""
+    texts = _texts(mutants)
+    sources = {p.relative_to(SOURCE).as_posix(): p for p in sorted(SOURCE.glob("**/*.py"))}
+    digest = hashlib.sha256(repr(sorted(texts.items())).encode())
+    for file, path in sources.items():
+        digest.update(file.encode() + b"\0" + path.read_bytes())
+    packages = base / "packages"
+    folder = packages / digest.hexdigest()[:20]
+    if not folder.exists():
+        packages.mkdir(parents=True, exist_ok=True)
+        for old in sorted(packages.iterdir(), key=lambda p: p.stat().st_mtime)[:-KEPT]:
+            shutil.rmtree(old)
+        with tempfile.TemporaryDirectory(dir=base) as made:
+            package = Path(made) / "vionet"
+            shutil.copytree(SOURCE, package, ignore=shutil.ignore_patterns("__pycache__"))
+            for file, text in texts.items():
+                (package / file).write_text(text)
+            folder.mkdir()
+            package.rename(folder / "vionet")
+    return folder

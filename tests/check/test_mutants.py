@@ -1,5 +1,6 @@
 """The tester finds faults: every MUST that it checks on our device is failed by a mutant of it."""
 
+import fcntl
 import resource
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from tests.tools import ROOT
 from vionet.check.case import Offer
 from vionet.check.runner import Group, Status, attempt, group_of
 from vionet.check.scope import checks
+from vionet.jit.lane import CACHE_DIR
 from vionet.spec.rules import rules
 
 MUTANTS = (
@@ -28,8 +30,8 @@ NOT_OFFERED = {
     *("VU-66", "VU-80"),
     "SG-13",  # needs ports of VLANs, where others would fail: test_own_device has some
 }
-
-
+BASE = ROOT / ".cache" / "mutants"
+ATTEMPTS = 3  # where nothing must happen, a busy machine may be too late for the tester to see it
 # Memory slots, which a port of several pairs does not offer.
 ONE_PAIR = {"VU-10", "VU-20", "VU-51", "VU-52"}
 
@@ -53,8 +55,7 @@ class Switch:
         command += f" a=guest:{a},mac=02:76:69:6f:00:01,mtu=1500,queues=4,speed=1000,+ring_packed"
         command += f" b=guest:{b},+ring_packed c=guest:{self.plain}"
         command += f" --control {self.folder}/control"
-        cache = ROOT / ".cache" / "mutants"
-        env = {"PYTHONPATH": str(self.package), "VIONET_CACHE_DIR": str(cache)}
+        env = {"PYTHONPATH": str(self.package), "VIONET_CACHE_DIR": str(BASE)}
         self.child = Peer(["sh", "-c", command], log, env=env)
         self.child.await_line("ready\n", 300)
         assert self.passes("CF-01"), "the mutants are at fault although none is chosen"
@@ -84,15 +85,29 @@ class Switch:
 
 @pytest.fixture(scope="module")
 def switch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Switch]:
-    """The mutants, compiled and started once."""
+    """The mutants, started once, and compiled once by the first process that needs them."""
     folder = tmp_path_factory.mktemp("m")
-    build(folder / "package", MUTANTS)
-    made = Switch(folder / "package", folder)
-    try:
+    BASE.mkdir(parents=True, exist_ok=True)
+    with (BASE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = Switch(build(BASE, MUTANTS), folder)
         made.start()
+    try:
         yield made
     finally:
         made.stop()
+
+
+def machine_code(folder: Path) -> dict[Path, bytes]:
+    """Every file of machine code that Numba keeps below `folder`."""
+    return {path: path.read_bytes() for path in folder.glob("**/*.nbc")}
+
+
+@pytest.fixture(scope="module")
+def real_code() -> dict[Path, bytes]:
+    """The machine code of the real package, before a mutant runs."""
+    assert CACHE_DIR is not None
+    return machine_code(CACHE_DIR)
 
 
 def test_every_must_has_a_mutant() -> None:
@@ -105,9 +120,21 @@ def test_every_must_has_a_mutant() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
+def test_mutants_leave_the_real_code_alone(real_code: dict[Path, bytes], switch: Switch) -> None:
+    """Machine code that asks which mutant it is lies with the mutants, and nowhere else."""
+    assert CACHE_DIR is not None
+    assert switch.child is not None and switch.child.running
+    now = machine_code(CACHE_DIR)
+    assert real_code and {} == {p: c for p, c in real_code.items() if now.get(p) != c}
+    assert [] == [path for path, code in now.items() if b"vionet.jit.mutant" in code]
+    assert [path for path, code in machine_code(BASE).items() if b"vionet.jit.mutant" in code]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name.replace(" ", "-"))
 def test_mutant_is_found(switch: Switch, mutant: Mutant) -> None:
-    """The mutant fails exactly the checks that it must; the device without it passes them."""
+    """The mutant fails every check that it must fail, and the device without it works again."""
     ids = mutant.ids.split()
     switch.choose(0)
     sound = Offer.read(switch.paths[0], 3)
@@ -119,7 +146,7 @@ def test_mutant_is_found(switch: Switch, mutant: Mutant) -> None:
                 offer = Offer.read(switch.paths[0], 3)
             except Exception:  # the mutant cannot even be asked
                 offer = sound
-            if switch.passes(rule_id, offer):
+            if all(switch.passes(rule_id, offer) for _ in range(ATTEMPTS)):
                 survived.append(rule_id)
         assert [] == survived
     finally:

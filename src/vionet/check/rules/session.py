@@ -2,6 +2,8 @@
 
 import socket
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
@@ -145,13 +147,15 @@ def config_kept(lab: Lab) -> str:
     return "refused"
 
 
-def _channel(lab: Lab, port: Port) -> socket.socket:
+@contextmanager
+def _channel(lab: Lab, port: Port) -> Iterator[socket.socket]:
     """The channel on which the back-end may speak first."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with theirs:
-        port.frontend.tell(Request.SET_BACKEND_REQ_FD, b"", [theirs.fileno()])
-    ours.settimeout(lab.patience)
-    return ours
+    with ours:
+        with theirs:
+            port.frontend.tell(Request.SET_BACKEND_REQ_FD, b"", [theirs.fileno()])
+        ours.settimeout(lab.patience)
+        yield ours
 
 
 @check("VU-85", does="SET_BACKEND_REQ_FD, then traffic", expects="accepted, and nothing said")
