@@ -21,6 +21,7 @@ from tests.reference.stream import Parser, packed
 from vionet.fabric import Fabric
 from vionet.ports.stream import StreamSocket
 from vionet.ports.stream_port import StreamPort
+from vionet.vhost_user.budget import Budget
 from vionet.vhost_user.journal import LINES_BURST, LINES_PER_SECOND
 from vionet.vhost_user.listener import SocketError
 
@@ -249,7 +250,22 @@ async def test_peers_that_come_and_go_all_day(ground: Ground) -> None:
             await until(lambda: ground.ports[0].state == "waiting")
     assert before == descriptors()
     allowed = LINES_BURST + LINES_PER_SECOND * (time.monotonic() - began) + 1
-    assert LINES_BURST / 2 < len(logs) <= min(allowed, 40)
+    assert LINES_BURST / 2 < len(logs) <= allowed
+
+
+async def test_peers_have_a_budget(ground: Ground) -> None:
+    """Each that comes and goes holds the worker: beyond so many they are turned away."""
+    path = ground.add("a")
+    ground.sockets[0]._arrivals = Budget(3, 0)
+    with capture_logs() as logs:
+        for _ in range(3):
+            peer = Peer.connect(path)
+            await until(lambda: ground.ports[0].state == "attached")
+            peer.close()
+            await until(lambda: ground.ports[0].state == "waiting")
+        Peer.connect(path).close()
+        await until(lambda: "too many peers, turned away" == logs[-1]["event"])
+    assert "waiting" == ground.ports[0].state
 
 
 async def test_half_closed_peer(ground: Ground) -> None:

@@ -11,10 +11,10 @@ the same base as before; the record was not cleared, as it is when a ring is sto
 front-end has then been told its position); and the ring's memory was used (a driver that starts
 anew clears it).
 
-Invariants: the file is ours (owner, mode 0600, one name), of fixed size, sparse; memory for a record is reserved
-before it is mapped into the data path, so that a full file system raises OSError here and not
-SIGBUS there.  A file that does not look right is made anew.  Records that cannot be had cost only
-the recovery.
+Invariants: the file is ours (owner, mode 0600, one name), of fixed size, sparse; memory for a
+record is reserved before it is mapped into the data path, so that a full file system raises OSError
+here and not SIGBUS there.  A file that does not look right is made anew.  Records that cannot be
+had cost only the recovery.
 
 Threads: the control plane's, the worker held.
 """

@@ -6,7 +6,8 @@ whose worker alone reads and writes it; `look`, called when the worker has somet
 the session if the worker found it over.
 
 A second peer is turned away while one is connected, unless that one has hung up: a peer that has
-just died does not keep its successor out.
+just died does not keep its successor out.  Each that comes and goes holds the worker, for
+everybody, so there is a budget of them.
 
 Invariants: after `close` no descriptor, task or socket path is left.  The number of log lines is
 bounded however often peers come and go.
@@ -20,11 +21,14 @@ from pathlib import Path
 from typing import Final
 
 from vionet.ports.stream_port import StreamPort
+from vionet.vhost_user.budget import Budget
 from vionet.vhost_user.journal import Journal
 from vionet.vhost_user.listener import Listener
 
 BACKOFF_MIN: Final = 0.1  # seconds between attempts to connect; doubled up to the maximum
 BACKOFF_MAX: Final = 2.0
+ARRIVALS_BURST: Final = 100
+ARRIVALS_PER_SECOND: Final = 20.0
 
 
 class StreamSocket:
@@ -49,6 +53,7 @@ class StreamSocket:
         self._listener: Listener | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._journal = Journal(port.name, "vionet.stream")
+        self._arrivals = Budget(ARRIVALS_BURST, ARRIVALS_PER_SECOND)
 
     def start(self) -> None:
         """Listen, or begin to connect; raises `SocketError` if the path cannot be had."""
@@ -95,11 +100,13 @@ class StreamSocket:
             self._journal.write("warning", "cannot accept a peer", reason=error.strerror)
             return
         self.look()
-        if self._peer is not None and _hung_up(self._peer):
+        welcome = self._arrivals.take()
+        if welcome and self._peer is not None and _hung_up(self._peer):
             self.drop("the peer hung up")
-        if self._peer is not None:
+        if self._peer is not None or not welcome:
             arrival.close()
-            self._journal.write("warning", "second peer turned away")
+            event = "second peer turned away" if welcome else "too many peers, turned away"
+            self._journal.write("warning", event)
             return
         self._open(arrival)
 
