@@ -20,7 +20,7 @@ from tests.reference.segment import segment
 from tests.reference.veth import FAR, NEAR, call, make_veth
 from vionet.engine.status import GSO_ALL, GSO_ECN, GSO_TCP4, GSO_TCP6, GSO_UDP4, GSO_UDP6
 from vionet.ports import uplink
-from vionet.ports.probe import ALL_SEEN, MARK_LEN, Came, Seen, compare, probes, survivors
+from vionet.ports.probe import ALL_SEEN, MARK_LEN, Came, Probe, Seen, compare, probes, survivors
 from vionet.ports.tap import Tap, open_tap
 from vionet.ports.uplink import (
     Findings,
@@ -263,6 +263,31 @@ def test_interfaces_that_cannot_be_tested(namespace: None) -> None:
     call(f"ip link set {NEAR} down")
     assert ["uplink_test_impossible"] == names(examine_interface(NEAR))
     assert Findings() == examine_interface("lo")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("up", [True, False])
+def test_kernel_without_uso_behind_a_nic(
+    namespace: None, monkeypatch: pytest.MonkeyPatch, up: bool
+) -> None:
+    """A type that this kernel does not know stands for USO in one before 6.2: UDP is segmented
+    here then.  Where the test cannot be made the kernel is believed."""
+
+    def unknown(mark: bytes, gso: int) -> list[Probe]:
+        return [
+            probe._replace(header=probe.header._replace(gso_type=6)) if probe.gso & USO else probe
+            for probe in probes(mark, gso)
+            if probe.gso >= 0
+        ]
+
+    if up:
+        call("ip link set lo up")
+    assert Findings() == examine_interface("lo")
+    monkeypatch.setattr(uplink, "probes", unknown)
+    found = examine_interface("lo")
+    assert (GSO_ALL & ~USO if up else GSO_ALL) == found.takes_gso
+    assert (["uplink_no_uso"] if up else []) == names(found)
+    assert found.takes_partial
 
 
 def test_frames_share_no_bytes_with_ours() -> None:

@@ -6,7 +6,8 @@ tap, with the same bytes and the same checksum and segmentation fields.  Where n
 arrives nothing is known (`uplink_test_impossible`), and what the kernel says of itself has to do.
 Of a veth, what leaves is seen by a second packet socket; the kernel may have
 finished sums and cut segments by then.  What leaves a NIC cannot be seen from here: its driver is
-asked (ethtool), and the kernel does behind the packet socket what the NIC does not.
+asked (ethtool), and the kernel does behind the packet socket what the NIC does not; whether that
+kernel knows what a header says (before Linux 6.2 none knew USO) is tried on `lo`.
 
 No frame of the test reaches a network.  What else arrives meanwhile is read and lost, at most
 `SKIPPED_MAX` frames each way; no port is up yet.
@@ -16,6 +17,7 @@ Trust: the host's kernel, which may have its faults (W18, W20).
 """
 
 import ctypes
+import errno
 import fcntl
 import os
 import select
@@ -85,10 +87,10 @@ def examine_tap(fd: int, name: str, header_len: int, said: Findings) -> Findings
 
 
 def examine_interface(name: str) -> Findings:
-    """Test a veth; ask the driver of anything else."""
+    """Test a veth; ask the driver of anything else, and the kernel."""
     said = Findings(warnings=_left_to_kernel(name))
     if _ethtool(name, _ETHTOOL_GDRVINFO, _DRVINFO_LEN)[4:].split(b"\0")[0] != b"veth":
-        return said
+        return verdict(name, said, _understood(said.takes_gso), ALL_SEEN)
     if not _running(name):
         return _impossible(name, _DOWN, said)
     mark = os.urandom(MARK_LEN)
@@ -99,6 +101,19 @@ def examine_interface(name: str) -> Findings:
     if there is None:
         return _impossible(name, _NOTHING_SEEN, said)
     return verdict(name, said, there, ALL_SEEN)
+
+
+def _understood(gso: int) -> Seen:
+    """What a packet socket's header may say: a kernel that does not know it answers EINVAL."""
+    refused = set()
+    with packet_socket("lo", listening=False) as near:
+        for probe in probes(os.urandom(MARK_LEN), gso):
+            try:
+                near.send(probe.header.pack(_LEGACY_LEN) + probe.data)
+            except OSError as error:  # others, as of a link that is down, mean nothing
+                if error.errno == errno.EINVAL:
+                    refused.add(probe.gso)
+    return Seen(0 not in refused, gso & ~sum(bit for bit in refused if bit > 0), True)
 
 
 def verdict(name: str, said: Findings, there: Seen, back: Seen) -> Findings:
