@@ -152,6 +152,18 @@ def test_pinned_address(state: State) -> None:
     assert 1 == lookup(state, A)
 
 
+def test_pinned_address_finds_room(state: State) -> None:
+    """Guests that fill the table with addresses cannot keep a locked port's own out of it: one of
+    theirs makes room, but no other port's pinned one."""
+    *keys, mine = colliding(state, FDB_PROBES + 1)
+    assert OK == pin(state, keys[0], 3)
+    assert {OK} == {learn(state, key, 2) for key in keys[1:]}
+    assert OK == pin(state, mine, 1)
+    assert SOURCE_MAC_LOCKED == learn(state, mine, 2)
+    assert (3, 1) == (lookup(state, keys[0]), lookup(state, mine))
+    assert {1: 1, 2: FDB_PROBES - 2, 3: 1} == counts(state)
+
+
 def test_forgets_a_port(state: State) -> None:
     """What was learnt from a port goes with its session; the others' stays."""
     for i in range(1, 20):

@@ -100,7 +100,10 @@ def sweep(state: State, port: int) -> int:
 
 @kernel(INT, STATE, INT, INT, INT)
 def insert(state: State, key: int, port: int, fixed: int) -> int:
-    """Put a new entry into a free or aged slot.  *returns* OK or FDB_FULL."""
+    """Put a new entry into a free or aged slot, a fixed one into any that is not.
+
+    *returns* OK or FDB_FULL.
+    """
     if state.ports[port].fdb_count >= FDB_PORT_MAX:
         sweep(state, port)
         if state.ports[port].fdb_count >= FDB_PORT_MAX:
@@ -114,7 +117,8 @@ def insert(state: State, key: int, port: int, fixed: int) -> int:
             free = at
             break
         if free < 0 and (
-            entry.key == 0 or (not entry.fixed and state.now_ns - entry.seen_ns >= state.ageing_ns)
+            entry.key == 0
+            or (not entry.fixed and (fixed or state.now_ns - entry.seen_ns >= state.ageing_ns))
         ):
             free = at
     if free < 0:
