@@ -5,9 +5,11 @@ import pytest
 from tests.reference.exchange import BODY, FAST, PARTIAL_ONLY, SENDER
 from tests.reference.frame import BROADCAST, Layers
 from tests.reference.network import Network
+from tests.reference.pairs import MultiGuest
 from tests.reference.plug import CSUM, EVENT_IDX, FULL, MRG_RXBUF, RING_PACKED, VERSION_1, Options
 from tests.reference.receiver import stream
 from vionet.engine.fdb import learn, lookup, pin
+from vionet.engine.kick import settle
 from vionet.engine.layout import PATIENCE_NS
 from vionet.engine.status import OK, FabricKind
 from vionet.engine.vlan import VLAN_SHIFT
@@ -180,3 +182,23 @@ def test_patience_begins_with_what_is_posted() -> None:
             sink.post(1600)
             assert taken == network.run(source)
         assert {} == sink.drops
+
+
+def test_receive_ring_without_its_transmit_ring_is_armed() -> None:
+    """A receive ring that a wire waits for is asked for a kick also where the driver has not set
+    up the transmit ring beside it."""
+    with Network(FabricKind.WIRE) as network:
+        network.guest()
+        sink = MultiGuest(network.state, 1, 2)
+        network.guests.append(sink)
+        network.state.n_ports = 2
+        sink.record.queues[3].ready = 0
+        settle(network.state)
+        assert (1, 2) == (sink.record.tx_pairs, sink.record.n_pairs)
+        queue = sink.record.queues[2]
+        queue.starved = 1
+        assert 0 == arm_all(network.state)
+        with sink.on(1):
+            sink.post(1600)
+        assert 1 == arm_all(network.state)
+        assert 0 == queue.starved
