@@ -80,9 +80,14 @@ class Session:
             os.eventfd_write(self.events[2 * index + 1], 1)
 
     def show(self, ring: Ring, head: int) -> None:
-        """Make `head` available whatever it is."""
-        ring.expose(head)
-        ring.publish()
+        """Make `head` available whatever it is, if the ring has room.
+
+        What overruns the ring breaks it for the session, before a slow device has seen the rest;
+        `jump_indices` does that.
+        """
+        if (ring.avail_idx - ring.used_idx) & 0xFFFF < ring.size:
+            ring.expose(head)
+            ring.publish()
 
     def frame(self) -> bytes:
         """A header full of lies before a frame that is nearly right."""

@@ -69,7 +69,8 @@ def test_w13_w65_what_leaves_the_machine_is_finished(lab: Lab, kind: str) -> Non
     sent = f"ip.src == {guest.address4} or ipv6.src == {guest.address6}"
     assert 0 == captures[1].bad(sent)
     assert 1000 < captures[1].judged(sent)
-    assert 500 < captures[0].bad(sent), "the guest's sums are finished behind the tap"
+    # 301 datagrams over each of IPv4 and IPv6; those of TCP are few and large.
+    assert 602 < captures[0].bad(sent), "the guest's sums are finished behind the tap"
     no_bad_checksums(guest, far)
 
 

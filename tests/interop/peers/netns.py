@@ -12,14 +12,22 @@ import itertools
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.interop.peers.process import Peer, PeerError, call
+from tests.interop.peers.process import Peer, PeerError, call, until
 from tests.interop.peers.shell import Job, Shell
 from tests.tools import need
 
+LAST = b"the last frame of a capture"
+LAST_OUT = f"""
+import socket, sys
+with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as packets:
+    packets.bind((sys.argv[1], 0))
+    packets.send(bytes.fromhex("0180c2000001 020000000001 88b5") + {LAST})
+"""
 _numbers = itertools.count(1)
 
 
@@ -156,6 +164,7 @@ class Capture(Recording):
     def __init__(self, place: Namespace, interface: str, folder: Path) -> None:
         """Start capturing and wait until the capture runs."""
         folder.mkdir(exist_ok=True)
+        self.place, self.interface = place, interface
         super().__init__(folder / f"{place.name}-{interface}.pcapng")
         argv = [*place.enter, "tshark", "-q", "-i", interface, "-s", "0"]
         self.child = Peer([*argv, "-w", str(self.file)], self.file.with_suffix(".log"))
@@ -164,6 +173,13 @@ class Capture(Recording):
         self.child.await_line("Capture started", 20)
 
     def stop(self) -> None:
-        """End the capture; what was captured is then complete in the file."""
+        """End the capture; all that came before this call is then in the file.
+
+        A capture that is told to end leaves what it has not read yet: so a last frame goes out,
+        one that no bridge forwards, and is waited for.
+        """
+        argv = [*self.place.enter, sys.executable, "-ISc", LAST_OUT, self.interface]
+        call(*argv)
+        until(lambda: LAST in self.file.read_bytes(), 20, f"end of {self.file.name}", 0.05)
         self.child.process.send_signal(signal.SIGINT)
         self.child.wait(20)
