@@ -11,11 +11,13 @@ from scapy.packet import Raw
 
 from tests.reference import checksum
 from tests.reference.frame import BROADCAST, MACS, Frame, Layers, fragment6, options, routing
+from tests.reference.guest import DATA_GPA, Guest
 from tests.reference.network import Network
 from tests.reference.plug import CSUM, FULL, GUEST_CSUM, GUEST_GSO, HOST_GSO, PLAIN, Options
 from tests.reference.receiver import on_the_wire, stream
 from tests.reference.stream import StreamNetwork
 from tests.stories.scene import BODY, EVERYTHING, Found, plug, right_by_scapy, say, taken
+from vionet.engine.burst import from_guest
 from vionet.engine.status import Policy
 from vionet.jit import LANE, Lane
 from vionet.spec.virtio_net import NetHeader
@@ -168,11 +170,24 @@ def words() -> list[int]:
     return [*range(0, 65_536, 643), 1, 0xFFFE, 0xFFFF]
 
 
+def fields_of(sink: Guest, field: int) -> list[int]:
+    """The word at `field` of each frame that came, one in a buffer; the buffers are posted again.
+
+    No more is looked at, because there are many."""
+    found = []
+    for used in sink.rx.take_used():
+        (buffer,) = posted = sink.posted.pop(used.head)
+        data = sink.memory.read(buffer.gpa + sink.header_len + field, 2)
+        found.append(int.from_bytes(data, "big"))
+        sink.posted[sink.rx.add(posted, True)] = posted
+    return found
+
+
 @pytest.mark.parametrize("version", [4, 6])
-@pytest.mark.parametrize("length", [2, 3, 30, 31])
+@pytest.mark.parametrize("length", [2, 31])
 def test_w52_every_word(version: int, length: int) -> None:
-    """Every value of one word of a datagram's payload: the sum is what arithmetic says, 0xffff
-    where it is 0.  The datagrams come as segments of large frames, 128 at a time."""
+    """Every value of one word of a datagram's payload, of even and odd length: the sum is what
+    arithmetic says, 0xffff where it is 0.  They come as segments of large frames, 128 at a time."""
     layers = Layers(version, dst=BROADCAST)
     rest = BODY[: length - 2]
     base = layers.udp(bytes(2) + rest)
@@ -184,8 +199,11 @@ def test_w52_every_word(version: int, length: int) -> None:
         for first in range(0, len(every), 128):
             some = every[first : first + 128]
             frame = layers.udp(b"".join(word.to_bytes(2, "big") + rest for word in some))
-            say(network, source, frame.partial, frame.gso(length))
-            fields = [checksum.word(data, base.field) for _, data in taken(sink)]
+            source.next_gpa = (DATA_GPA + source.end_gpa) // 2
+            source.send(frame.partial, frame.gso(length))
+            assert 1 == from_guest(network.state, network.work, source.index, 1)
+            source.tx.take_used()
+            fields = fields_of(sink, base.field)
             meant = 0xFFFF - (np.array(some) + total) % 0xFFFF
             assert meant.tolist() == fields, "a sum of 0 is never sent"
             zeros += fields.count(0xFFFF)
