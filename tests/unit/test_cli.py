@@ -52,6 +52,13 @@ class BusyPort:
         return {"rx_ring_full": 7, "tap_full": 0}
 
 
+class WaitingPort(BusyPort):
+    """A port to which nobody has come."""
+
+    state = "waiting"
+    features = 0
+
+
 @contextmanager
 def answering(listener: Listener, name: str = "lan") -> Iterator[None]:
     """A fabric that answers at `listener`, on a thread of its own."""
@@ -64,6 +71,7 @@ def answering(listener: Listener, name: str = "lan") -> Iterator[None]:
         ],
     )
     live = {port.name: BusyPort() for port in config.ports}
+    live[config.ports[-1].name] = WaitingPort()
     running = Running(config, live)
     started, ending = threading.Event(), threading.Event()
 
@@ -226,7 +234,7 @@ def test_status_table_fits_80_columns(vionet: Callable[..., Result]) -> None:
     assert [] == [line for line in result.stdout.splitlines() if len(line) > 80]
     for part in (
         "switch lan", "52:54:00:00:00:01", "locked", "guest_csum", "uniform", "123M", "interface",
-        "refused", "host_uso", "2 of 4 pairs in use", "20+30-40", "uplink_no_gso",
+        "refused", "host_uso", "offered", "2 of 4 pairs in use", "20+30-40", "uplink_no_gso",
     ):  # fmt: skip
         assert part in result.stdout
     assert "a: dropped 7 rx_ring_full" in result.stdout

@@ -90,6 +90,8 @@ def details(port: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "negotiated", feature_text(port["features"])
         if (refused := feature_text(port["refused"])) != "-":
             yield "refused", refused
+    elif port["offered"]:
+        yield "offered", feature_text(port["offered"])
     if port["queues_offered"] > 1 and port["queues"]:
         yield "queues", f"{port['queues']} of {port['queues_offered']} pairs in use"
     for key in ("vlan", "trunk"):
