@@ -199,6 +199,38 @@ def test_frame_that_does_not_fit_a_slot(plug: Plug, monkeypatch: pytest.MonkeyPa
         assert [TCP.partial] * 2 == [r.frame for r in sink.received()]
 
 
+def test_link_goes_down_comes_up_and_goes_away(plug: Plug) -> None:
+    """What cannot leave is counted; after the link is up again all passes; an interface that was
+    deleted and made again is another one."""
+    with Network(FabricKind.WIRE) as network:
+        guest, wire = network.guest(), plug(network)
+
+        def passes() -> None:
+            guest.post(2000)
+            wire.give(TCP.data)
+            guest.send(TCP.data)
+            network.run(guest)
+            assert 1 == wire.run()
+            assert [TCP.partial] == [r.frame for r in guest.received()]
+            assert [(NetHeader(), TCP.data)] == wire.taken()
+
+        def refused() -> dict[str, int]:
+            guest.send(TCP.data)
+            network.run(guest)
+            assert 0 == wire.run()
+            return wire.drops
+
+        passes()
+        call(f"ip link set {NEAR} down")
+        assert {"interface_error": 1} == refused()
+        call(f"ip link set {NEAR} up")
+        assert {"interface_error": 2} == refused()  # the socket says once that it was down
+        passes()
+        call(f"ip link delete {NEAR}")
+        make_veth()
+        assert {"interface_error": 3} == refused()
+
+
 def test_wire_leaves_frames_in_the_ring(plug: Plug) -> None:
     """Without buffers a frame stays in its slot; with the next ones it arrives."""
     with Network(FabricKind.WIRE) as network:
