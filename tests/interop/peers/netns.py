@@ -26,7 +26,7 @@ LAST_OUT = f"""
 import socket, sys
 with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as packets:
     packets.bind((sys.argv[1], 0))
-    packets.send(bytes.fromhex("0180c2000001 020000000001 88b5") + {LAST})
+    packets.send(bytes.fromhex("0180c2000001 020000000001 88b5") + {LAST!r})
 """
 _numbers = itertools.count(1)
 
