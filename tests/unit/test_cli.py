@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from structlog.testing import capture_logs
 
 from vionet import __version__
 from vionet.cli import main
@@ -86,7 +87,8 @@ def answering(listener: Listener, name: str = "lan") -> Iterator[None]:
     thread.start()
     try:
         assert started.wait(10)
-        yield
+        with capture_logs():  # of a thread here, which would be the command's output
+            yield
     finally:
         ending.set()
         thread.join(10)
