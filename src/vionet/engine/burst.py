@@ -40,7 +40,6 @@ from vionet.engine.status import (
     TX_FRAMES,
     PortKind,
 )
-from vionet.engine.steer import learn_flow
 from vionet.engine.tell import break_ring, finish, notify
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.libc import errno
@@ -79,7 +78,7 @@ def from_guest(state: State, work: Work, in_port: int, ring: int) -> int:
         take_events(state, work, 0)
     queue.held = 0
     discarded = refusal(port, ring)
-    steers = port.steers
+    work.tx_ring = ring
     work.n_segments = 0
     frame.in_place = 0
     frame.full = 0
@@ -102,8 +101,6 @@ def from_guest(state: State, work: Work, in_port: int, ring: int) -> int:
                     n_bytes -= length
                     queue.held = 1
                     break
-                if steers and status == OK:
-                    learn_flow(state, port, work, frame, ring)
         if status != OK:
             state.drops[in_port, status] += 1
         done += 1

@@ -19,7 +19,7 @@ from vionet.engine.fdb import REFRESH_NS, learn, lookup, owner
 from vionet.engine.filter import filtered
 from vionet.engine.ingress import read_addresses, read_headers
 from vionet.engine.judge import judge, read_header
-from vionet.engine.layout import FRAME, STATE, WORK, Frame, State, Work
+from vionet.engine.layout import FRAME, PORT, STATE, WORK, Frame, Port, State, Work
 from vionet.engine.parse import parse_plain
 from vionet.engine.seal import plant_seed
 from vionet.engine.status import (
@@ -41,7 +41,7 @@ from vionet.engine.status import (
     VLAN_NOT_ALLOWED,
     FabricKind,
 )
-from vionet.engine.steer import steer
+from vionet.engine.steer import learn_flow, steer
 from vionet.engine.vlan import NOT_A_MEMBER, VLAN_SHIFT, change_for, classify, restore, retag
 from vionet.jit.kernel import INT, kernel
 
@@ -144,6 +144,15 @@ def check_source(state: State, frame: Frame, in_port: int, vlan: int) -> int:
     return OK
 
 
+@kernel(INT, STATE, PORT, WORK, FRAME)
+def enter(state: State, port: Port, work: Work, frame: Frame) -> int:
+    """A frame comes in by a special port: its flow, its VLAN.  *returns* OK or a drop reason."""
+    frame.vid = 0
+    if port.steers:
+        learn_flow(state, port, work, frame, work.tx_ring)
+    return classify(port, work, frame) if state.vlan_aware else OK
+
+
 @kernel(INT, STATE, WORK, FRAME, INT, inline=True)
 def forward(state: State, work: Work, frame: Frame, in_port: int) -> int:
     """Judge the frame in hand and deliver it.  *returns* OK, a drop reason, or HELD."""
@@ -163,8 +172,8 @@ def forward(state: State, work: Work, frame: Frame, in_port: int) -> int:
         state.ledger[in_port, PSEUDO_HEADER_REPAIRED] += 1
     read_addresses(work, frame)
     vlan = 0
-    if state.vlan_aware:
-        status = classify(port, work, frame)
+    if port.special:
+        status = enter(state, port, work, frame)
         if status != OK:
             return status
         vlan = frame.vid << VLAN_SHIFT

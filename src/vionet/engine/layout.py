@@ -105,7 +105,7 @@ class Port(Record):
     offers_partial: int  # it may send NEEDS_CSUM
     offers_gso: int  # GSO_* bits of what it may send
     accepts: int  # Accepts
-    special: int  # something must be asked before a frame is delivered here (`forward.offer_any`)
+    special: int  # more is to be asked of frames from and to it (`forward.enter`, `offer_any`)
     takes_gso: int  # GSO_* bits of what may be delivered whole
     n_pairs: int  # queue pairs in use: frames may be delivered to receive rings 0, 2, … below
     control_ring: int  # index of the control queue; 0: it has none
@@ -257,6 +257,7 @@ class Work(Record):
     n_alts: int  # slots of `alts` in use
     alts_hva: int
     segment_hva: int  # the headers of the segment in hand, behind their room
+    tx_ring: int  # the transmit ring that the burst is from
     rx_ring: int  # the receive ring chosen for the frame in hand
     n_segments: int  # made in software since the burst began
     cut: int  # bytes taken off the front of the scatter entry in hand
