@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from vionet.check import judge
-from vionet.check.case import CONFIG, GUEST_CSUM, VERSION_1, Check, Lab, variety
+from vionet.check.case import CONFIG, CSUM, GUEST_CSUM, VERSION_1, Check, Lab, variety
 from vionet.check.driver import PROTOCOL, RX, TX, Broken, Delivery, NotOffered, Port
 from vionet.check.judge import NEXT_FRAGMENT, PROTOCOL_UDP
 from vionet.check.packet import Frame, fragment_extension
@@ -169,6 +169,15 @@ def _takes_large(features: int) -> bool:
     return any(features >> kind.guest & 1 for kind in KINDS)
 
 
+def _allowed(
+    frames: Callable[[Lab, bool], Iterator[Stimulus]], lab: Lab, peer: Port
+) -> Iterator[Stimulus]:
+    """What the peer may send to the guest: partial sums only where it may leave them."""
+    for each in frames(lab, True):
+        if peer.features & CSUM or not each.header.flags & net.VIRTIO_NET_HDR_F_NEEDS_CSUM:
+            yield each
+
+
 def _delivered(lab: Lab, a: Port, b: Port, each: Stimulus, guest: Guest) -> list[Delivery]:
     """Send one frame; what comes, buffers given back to the ring as they are used."""
     b.fill(guest.refill * 4, guest.shape)
@@ -189,7 +198,7 @@ def _receive(guest: Guest, frames: Callable[[Lab, bool], Iterator[Stimulus]], la
     a = lab.port(1, lab.sending())
     lab.joined(a, b)
     told = []
-    for each in frames(lab, True):
+    for each in _allowed(frames, lab, a):
         with during(each.name):
             found = _delivered(lab, a, b, each, guest)
             readings = [read(guest, d.header, d.frame) for d in found]
@@ -213,7 +222,7 @@ def _forward(guest: Guest, frames: Callable[[Lab, bool], Iterator[Stimulus]], la
     a = lab.port(1, lab.sending())
     lab.joined(a, b)
     count = 0
-    for each in frames(lab, True):
+    for each in _allowed(frames, lab, a):
         found = _delivered(lab, a, b, each, guest)
         sent = [p for d in found for p in read(guest, d.header, d.frame).forwarded]
         bad = [
@@ -257,7 +266,7 @@ def _send(guest: Guest, habit: str, lab: Lab) -> str:
     count = 0
     for more in (0, takes | 1 << net.VIRTIO_NET_F_GUEST_ECN):
         a = start(lab, guest)
-        if habit in ("partial", "large", "tunnel") and not a.features >> net.VIRTIO_NET_F_CSUM & 1:
+        if habit in ("partial", "large", "tunnel") and not a.features & CSUM:
             raise NotOffered("VIRTIO_NET_F_CSUM")
         peer = replace(GUESTS["linux"], features=VERSION_1 | more, shape=WHOLE if more else (2048,))
         b = lab.port(1, VERSION_1 | more & lab.offer.features, shape=peer.shape, rx_buffers=64)
