@@ -134,13 +134,13 @@ def _plug_kernel(
 def _join(config: FabricConfig, fabric: "Fabric") -> None:
     """On a wire, each end follows what the other takes and may see."""
     from vionet.ports.guest import GuestPort
-    from vionet.ports.interface_port import InterfacePort
+    from vionet.ports.kernel_port import KernelPort
     from vionet.ports.tap_port import TapPort
 
     for port, peer, other in zip(
         fabric.ports, reversed(fabric.ports), reversed(config.ports), strict=True
     ):
-        if isinstance(port, TapPort | InterfacePort) and other.locked and other.mac is not None:
+        if isinstance(port, KernelPort) and other.locked and other.mac is not None:
             port.filter_destination(other.mac)
         if isinstance(port, TapPort) and isinstance(peer, GuestPort):
             peer.follower = port.peer_takes
