@@ -1,14 +1,29 @@
 """DPDK's virtio-user driver, which shares no code with Linux: switched, wired, into a kernel."""
 
+from typing import Any
+
 import pytest
 
 from tests.interop.end import End
 from tests.interop.lab import Lab
 from tests.interop.peers import dpdk
 from tests.interop.peers.process import until
-from tests.interop.peers.traffic import converse
+from tests.interop.peers.traffic import converse, no_bad_checksums
+from tests.interop.test_pairs_large import rates
 
 pytestmark = pytest.mark.root
+GSO = {"HOST_TSO4", "HOST_TSO6", "GUEST_TSO4", "GUEST_TSO6"}
+# DPDK's bits of what a queue does: sums of UDP and TCP; LRO; TSO; sending frames in pieces.  Its
+# words for all sums would ask for those of IPv4, which virtio has not.
+SUMS, LRO, TSO, PIECES = 0x0C, 0x10, 0x20, 0x8000
+SUMMING = {"forward_mode": "csum", "rx_offloads": hex(SUMS), "tx_offloads": hex(SUMS | PIECES)}
+LARGE = {
+    "forward_mode": "csum",
+    "rx_offloads": hex(SUMS | LRO),
+    "tx_offloads": hex(SUMS | TSO | PIECES),
+}
+SUMMED = [f"csum set {kind} hw {port}" for kind in ("udp", "tcp") for port in (0, 1)]
+SUMMED += [f"csum mac-swap off {port}" for port in (0, 1)]
 
 
 @pytest.mark.parametrize(
@@ -60,3 +75,66 @@ def test_guest_talks_to_a_kernel_behind_dpdk(lab: Lab) -> None:
         assert "VIRTIO_NET_F_GUEST_CSUM" not in vionet.ports()["b"]["features"]
         converse(guest, place, size=3_000_000)
         assert 1000 < vionet.ports()["b"]["ledger"]["csum_filled"]
+
+
+def ledgers(ports: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """Each port's ledger; frames that came, made of large ones, and dropped add up over all."""
+    found = {name: port["ledger"] for name, port in ports.items()}
+    dropped = sum(sum(port["drops"].values()) for port in ports.values())
+    made = sum(one["segments"] - one["gso_segmented"] for one in found.values())
+    received, sent = (sum(one[key] for one in found.values()) for key in ("rx_frames", "tx_frames"))
+    assert sent == received - made + dropped
+    return found
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(
+    ("options", "commands", "features"),
+    [
+        ({}, [], set()),
+        (SUMMING, SUMMED, {"CSUM", "GUEST_CSUM"}),
+        (LARGE, [*SUMMED, "tso set 1428 0", "tso set 1428 1"], {"CSUM", "GUEST_CSUM", *GSO}),
+    ],
+    ids=["plain", "sums", "large"],
+)
+def test_large_frames_through_dpdk(
+    lab: Lab, options: dict[str, str], commands: list[str], features: set[str]
+) -> None:
+    """Kernels that send large frames talk through testpmd, which forwards between two VLANs.
+
+    Every byte arrives.  A DPDK without TSO gets nothing but segments and sends nothing else; one
+    with TSO and LRO gets large frames whole, and has those cut or passed that it sends.
+    """
+    vionet = lab.switch({"a": "vlan=10", "x": "vlan=10", "y": "vlan=20", "b": "vlan=20"})
+    a, b = lab.uml("a"), lab.uml("b")
+    sockets, huge = [lab.socket("x"), lab.socket("y")], lab.hugepages()
+    lab.boot(a, b)
+    with dpdk.virtio_user(lab.folder, huge, sockets, **options) as testpmd:
+        for command in ["port stop all", *commands, "port start all"]:
+            assert "Please stop" not in testpmd.command(command)
+        assert "Not all ports were started" not in testpmd.command("start")
+        ports = vionet.ports()
+        for name in "ab":
+            End.read("uml").check({"a": a, "b": b}[name], ports[name])
+            assert {f"VIRTIO_NET_F_{gso}" for gso in GSO} <= set(ports[name]["features"])
+        for name in "xy":
+            names = {feature.rpartition("_F_")[2] for feature in ports[name]["features"]}
+            assert features == names & {"CSUM", "GUEST_CSUM", *GSO}
+        rates(a, b, 12_000_000)
+        rates(b, a, 12_000_000)
+        no_bad_checksums(a, b)
+        testpmd.command("stop")
+        counted = [testpmd.counters(port) for port in (0, 1)]
+    ledger = ledgers(vionet.ports())
+    for name, counts in zip("xy", counted, strict=True):
+        one = ledger[name]
+        assert counts["TX-packets"] == one["tx_frames"]
+        assert counts["RX-packets"] <= one["rx_frames"], "it misses some before start, after stop"
+        if features >= GSO:
+            assert 10 < one["gso_passed"]
+        else:
+            assert 0 == one["gso_passed"]
+            assert 10 < one["gso_segmented"] < one["segments"]
+    for name in "ab":
+        assert (features >= GSO) is (ledger[name]["gso_passed"] > 0)
+        assert 0 == ledger[name]["gso_segmented"]
