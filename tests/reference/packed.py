@@ -85,7 +85,7 @@ class PackedRing(DriverRing):
     def base(self) -> int:
         return self.next.word << 16 | self.next.word
 
-    def set_descriptor(self, slot: int, gpa: int, length: int, identity: int, flags: int) -> None:
+    def write_descriptor(self, slot: int, gpa: int, length: int, identity: int, flags: int) -> None:
         """Write one descriptor."""
         data = DESC.pack(gpa % (1 << 64), length, identity, flags)
         self.memory.write(self.desc_gpa + 16 * slot, data)
@@ -160,7 +160,7 @@ class PackedRing(DriverRing):
             if i == 0:
                 self._held.append((self.next.slot, flags))
                 flags = self.descriptor(self.next.slot)[3]
-            self.set_descriptor(self.next.slot, gpa, length, identity if last else JUNK_ID, flags)
+            self.write_descriptor(self.next.slot, gpa, length, identity if last else JUNK_ID, flags)
             self.next.advance()
         if publish:
             self.publish()
@@ -170,7 +170,7 @@ class PackedRing(DriverRing):
         """Show the device every chain that was put."""
         for slot, flags in self._held:
             gpa, length, identity, _ = self.descriptor(slot)
-            self.set_descriptor(slot, gpa, length, identity, flags)
+            self.write_descriptor(slot, gpa, length, identity, flags)
         self._held = []
 
     def _look(self) -> None:

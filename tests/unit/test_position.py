@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -78,8 +79,8 @@ class Life:
     def guest(self, name: str, features: int = PACKED, **more: Any) -> Guest:
         """A new guest."""
         guest = self.network.guest(features, size=SIZE, port=self.port(name), **more)
-        assert [1, 1] == [queue.packed for queue in guest.record.queues[:2]]
-        assert 0 not in [queue.mirror_hva for queue in guest.record.queues[:2]]
+        assert [1, 1] == [queue.packed for queue in list(guest.record.queues)[:2]]
+        assert 0 not in [queue.mirror_hva for queue in list(guest.record.queues)[:2]]
         return guest
 
     def attach(self, guest: Guest, name: str, base: int = NEW) -> None:
@@ -155,9 +156,8 @@ def test_killed_at_any_line(path: Path, turns: int, part: int) -> None:
         while sink.rx.room:
             sink.post([100, 300, 100, 100][sink.rx.room % 4])
         send(source, 4, 10)
-        killed = killed_at(
-            line, lambda n=life.network, s=source: from_guest(n.state, n.work, s.index, 1)
-        )
+        state, work = life.network.state, life.network.work
+        killed = killed_at(line, partial(from_guest, state, work, source.index, 1))
         life.end()
         sink.received(), source.tx.take_used()
         second = Life(path)
@@ -287,7 +287,7 @@ def test_a_ring_that_was_stopped_in_order(path: Path) -> None:
     bases = {}
     for name, guest in (("a", source), ("b", sink)):
         bases[name] = [guest.port.stop_ring(number) for number in (0, 1)]
-        assert [0, 0] == [int(queue.mirror_hva) for queue in guest.record.queues[:2]]
+        assert [0, 0] == [int(queue.mirror_hva) for queue in list(guest.record.queues)[:2]]
     life.end()
     second = Life(path)
     second.attach(source, "a")
@@ -353,9 +353,7 @@ def test_one_process_at_a_time(path: Path) -> None:
     Positions(path).close()
 
 
-@pytest.mark.parametrize(
-    "what", ["link", "symlink", pytest.param("owner", marks=pytest.mark.root)]
-)
+@pytest.mark.parametrize("what", ["link", "symlink", pytest.param("owner", marks=pytest.mark.root)])
 def test_a_file_of_somebody_else_is_left_alone(path: Path, what: str) -> None:
     """Where others may write the folder too: nothing behind the name is changed or used."""
     other = path.with_name("other")

@@ -12,8 +12,8 @@ from tests.reference.frame import BROADCAST, Layers
 from tests.reference.network import Network
 from tests.reference.plug import FULL, Options
 from tests.unit.test_engine_worker import running
-from vionet.engine.fdb import find, learn
 from vionet.engine.burst import from_guest
+from vionet.engine.fdb import find, learn
 from vionet.engine.layout import FDB_PORT_MAX
 from vionet.engine.status import Accepts, FabricKind
 from vionet.engine.worker import arm_all

@@ -5,6 +5,7 @@ import pytest
 from tests.reference.exchange import BODY, FAST, PARTIAL_ONLY, SENDER
 from tests.reference.frame import BROADCAST, Layers
 from tests.reference.network import Network
+from tests.reference.packed import PackedRing
 from tests.reference.pairs import MultiGuest
 from tests.reference.plug import CSUM, EVENT_IDX, FULL, MRG_RXBUF, RING_PACKED, VERSION_1, Options
 from tests.reference.receiver import stream
@@ -36,7 +37,9 @@ def test_packed_driver_is_asked_to_kick_where_it_posts_next(features: int) -> No
         assert (1, 1) == (queue.packed, queue.starved)
         assert -1 == arm_all(network.state), "nothing was posted meanwhile, but it will be"
         if features & EVENT_IDX:
-            assert (DESC, sink.rx.next.word) == sink.rx.device_event
+            ring = sink.rx
+            assert isinstance(ring, PackedRing)
+            assert (DESC, ring.next.word) == ring.device_event
         network.run(source)
         assert 1 == queue.starved
         sink.post(1600)
@@ -134,10 +137,12 @@ def test_wire_is_not_held_by_a_broken_packed_ring() -> None:
         source, sink = network.guest(SENDER), network.guest(PARTIAL_ONLY | RING_PACKED)
         for _ in range(3):
             sink.post(1600)
-        slot = sink.rx.next.slot + 1
+        ring = sink.rx
+        assert isinstance(ring, PackedRing)
+        slot = ring.next.slot + 1
         sink.post(800, 800)
-        gpa, length, identity, _ = sink.rx.descriptor(slot)
-        sink.rx.set_descriptor(slot, gpa, length, identity, 0)
+        gpa, length, identity, _ = ring.descriptor(slot)
+        ring.write_descriptor(slot, gpa, length, identity, 0)
         sink.hostile = True
         source.send(FRAME.partial, FRAME.gso(1400))
         assert 1 == network.run(source)
