@@ -295,6 +295,19 @@ def test_a_successor_is_not_kept_out_by_the_dead(served: Served) -> None:
         device.await_event(name)
 
 
+def test_a_successor_is_not_kept_out_by_what_the_dead_said(served: Served) -> None:
+    """Messages beyond the budget wait; those of a front-end that has hung up no longer count."""
+    path, device, loop, backend = served
+    loop.call(lambda: setattr(backend, "_messages", Budget(3, 3)))
+    with Frontend.connect(path) as first:
+        for _ in range(100):
+            first.send(Request.SET_OWNER)
+    with Frontend.connect(path) as second:
+        second.synchronise()
+    for name in ("opened", "closed", "opened", "closed"):
+        device.await_event(name)
+
+
 def test_messages_have_a_budget(served: Served) -> None:
     """Nearly each holds the worker: beyond the budget they wait, and then they are answered."""
     path, _, loop, backend = served

@@ -8,14 +8,15 @@ for the next one.
 Most messages hold the worker, for everybody; so a front-end has a budget of them, and is read more
 slowly beyond it.
 
-A second front-end is turned away while one is connected; but first the connected one is read, so
-that a front-end which has just died does not keep its successor out.
+A second front-end is turned away while one is connected; but one that has hung up, though not all
+it said has been read, does not keep its successor out.
 
 Invariants: after `close` no descriptor, mapping, timer or socket path of this back-end is left.
 The number of log lines is bounded however often front-ends come and go.
 """
 
 import asyncio
+import select
 import socket
 import time
 from pathlib import Path
@@ -34,12 +35,18 @@ from vionet.vhost_user.sharing import obstacle, peer_pid
 
 BACKOFF_MIN: Final = 0.1  # seconds between attempts to connect; doubled up to the maximum
 BACKOFF_MAX: Final = 2.0
-READS_BEFORE_REFUSAL: Final = 64  # of the connected front-end, to see whether it is still there
 AGAIN_S: Final = 0.01  # until what is beyond a budget is looked at
 MESSAGES_BURST: Final = 2000  # a guest of eight pairs boots with some hundreds
 MESSAGES_PER_SECOND: Final = 200.0
 
 _watching: dict[asyncio.AbstractEventLoop, set["Backend"]] = {}
+
+
+def hung_up(connection: socket.socket) -> bool:
+    """Whether the other end is gone, whatever it has left to be read."""
+    poll = select.poll()
+    poll.register(connection, 0)
+    return bool(poll.poll(0))
 
 
 class Backend:
@@ -133,9 +140,8 @@ class Backend:
         except OSError as error:
             self._journal.write("warning", "cannot accept a front-end", reason=error.strerror)
             return
-        for _ in range(READS_BEFORE_REFUSAL):
-            if not self._read():
-                break
+        if self.connection is not None and hung_up(self.connection.socket):
+            self.drop("front-end closed the connection")
         if self.connection is not None:
             arrival.close()
             self._journal.write("warning", "second front-end turned away")
@@ -184,18 +190,17 @@ class Backend:
         self._loop.add_reader(arrival, self._read)
         self._journal.write("info", "front-end connected")
 
-    def _read(self) -> bool:
-        """Deal with one message; false when there is no more to be read now."""
+    def _read(self) -> None:
+        """Deal with one message, if the budget allows it."""
         if self.connection is None:
-            return False
+            return
         if not self._messages.take():
             self._pause(self.connection)
-            return False
-        more = self.connection.read()
+            return
+        self.connection.read()
         if self.connection is not None:
             self._tell(self.connection)
             self.look()
-        return more
 
     def _pause(self, connection: Connection) -> None:
         """Read on in a moment, unless the session has ended by then."""
