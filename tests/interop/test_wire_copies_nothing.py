@@ -17,6 +17,7 @@ from tests.interop.peers.traffic import transfer
 
 pytestmark = pytest.mark.root
 HEADER_WINDOW_MAX = 128 + 12
+SIZE = 300_000
 TRACER = Path(__file__).with_name("vectors.py")
 
 
@@ -45,11 +46,11 @@ def test_every_payload_vector_lies_in_the_guests_memory(lab: Lab) -> None:
         tracer.await_line("attached", 20)
         regions = guest_memory(vionet.pid)
         for sender, receiver in ((guest, place), (place, guest)):
-            transfer(sender, receiver, receiver.address4, 300_000).check()
+            transfer(sender, receiver, receiver.address4, SIZE).check()
     finally:
         tracer.kill()
     assert regions
-    frames = {"readv": 0, "writev": 0}
+    carried = {"readv": 0, "writev": 0}
     for line in tracer.output().splitlines()[1:]:
         name, result, *texts = line.split()
         pairs = [text.split(":") for text in texts]
@@ -61,7 +62,8 @@ def test_every_payload_vector_lies_in_the_guests_memory(lab: Lab) -> None:
             if not any(low <= vector[0] and sum(vector) <= high for low, high in regions)
         ]
         assert [] == outside, line
-        frames[name] += int(result) > 1400
-    assert frames["readv"] > 150 and frames["writev"] > 150, frames
+        carried[name] += max(int(result), 0)
+    assert SIZE < min(carried.values()), "all of the transfer came this way"
     for port in vionet.ports().values():
         assert 0 == port["ledger"]["payload_bytes_copied"]
+        assert 0 < port["ledger"]["gso_passed"]
