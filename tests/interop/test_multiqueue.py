@@ -47,21 +47,18 @@ def received(guest: Qemu) -> list[int]:
     return [int(values[f"rx_queue_{i}_packets"]) for i in range(2)]
 
 
-@pytest.mark.parametrize("queue", [0, 1])
-def test_a_flow_comes_back_on_the_queue_beside_its_own(
-    trio: tuple[Vionet, Qemu, Uml], queue: int
-) -> None:
+def test_a_flow_comes_back_on_the_queue_beside_its_own(trio: tuple[Vionet, Qemu, Uml]) -> None:
     """What a processor sends on its transmit queue is answered on its receive queue (CV-25)."""
     _, a, b = trio
     a.run("ethtool -L eth0 combined 2")
-    a.run(
-        f"ping -c 1 -W 2 {b.address4}"
-    )  # or the first frame waits, and another processor sends it
-    before = received(a)
-    serving = b.start_endpoint(f"udp-serve {b.address4} 5201")
-    endpoint = f"{a.python} -ISB {a.endpoint_path} udp-send {b.address4} 5201 largest=400"
-    (asked,) = a.start(f"taskset {1 << queue:x} {endpoint}").results(60)
-    (served,) = serving.results(60)
-    check_datagrams(400, asked, served)
-    counts = [after - first for first, after in zip(before, received(a), strict=True)]
-    assert counts[queue] > 10 * counts[1 - queue], counts
+    # Or the first frame waits, and another processor sends it.
+    a.run(f"ping -c 1 -W 2 {b.address4}")
+    for queue in (0, 1):
+        before = received(a)
+        serving = b.start_endpoint(f"udp-serve {b.address4} 5201")
+        endpoint = f"{a.python} -ISB {a.endpoint_path} udp-send {b.address4} 5201 largest=400"
+        (asked,) = a.start(f"taskset {1 << queue:x} {endpoint}").results(60)
+        (served,) = serving.results(60)
+        check_datagrams(400, asked, served)
+        counts = [after - first for first, after in zip(before, received(a), strict=True)]
+        assert counts[queue] > 10 * counts[1 - queue], counts
