@@ -11,6 +11,7 @@ from tests.process import Children
 from tests.reference.capability import CAP_NET_RAW, without
 from tests.reference.veth import FAR, NEAR, call, make_veth
 from vionet.ports import interface as interface_module
+from vionet.ports import uplink
 from vionet.ports.interface import SLOTS, InterfaceError, open_interface
 from vionet.ports.uplink import Findings
 
@@ -78,6 +79,22 @@ def test_no_permission() -> None:
     make_veth()
     with without(CAP_NET_RAW), pytest.raises(InterfaceError, match="run as root"):
         open_interface(NEAR, header=False)
+
+
+def test_packet_sockets_without_a_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel refuses the header the interface works without, and says so; played by an
+    option that no kernel has."""
+    make_veth()
+    monkeypatch.setattr(uplink, "PACKET_VNET_HDR", 0x7777)
+    interface = open_interface(NEAR)
+    assert (0, False, 0) == (
+        interface.header_len,
+        interface.findings.takes_partial,
+        interface.findings.takes_gso,
+    )
+    (warning,) = interface.findings.warnings
+    assert warning.startswith("uplink_no_partial: ")
+    interface.close()
 
 
 def test_ring_that_cannot_be_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
