@@ -13,6 +13,7 @@ from tests.interop.end import End
 from tests.interop.lab import Lab
 from tests.interop.peers.shell import Console
 from tests.interop.peers.traffic import PORT, transfer
+from tests.interop.peers.vionet import Vionet
 
 pytestmark = pytest.mark.root
 COUNT = 700  # more than the 256 buffers of a guest, less than the 1000 frames that a tap holds
@@ -28,6 +29,14 @@ def go_on(guest: Console) -> None:
     os.kill(guest.child.pid, signal.SIGCONT)
 
 
+def lost(vionet: Vionet) -> list[dict[str, int]]:
+    """What each port dropped, but for groups that the guest's driver does not listen to."""
+    drops = [dict(port["drops"]) for port in vionet.ports().values()]
+    for found in drops:
+        found.pop("address_filtered", None)
+    return drops
+
+
 def test_w70_wire_leaves_frames_in_the_tap(lab: Lab) -> None:
     """Every datagram arrives, in order, after the guest has buffers again; nothing is dropped."""
     place = lab.namespace("host")
@@ -38,7 +47,7 @@ def test_w70_wire_leaves_frames_in_the_tap(lab: Lab) -> None:
     place.configure(2)
     End.read("uml").check(guest, vionet.ports()["a"])
     transfer(place, guest, guest.address4, 100_000).check()  # addresses are known
-    before = [port["drops"] for port in vionet.ports().values()]
+    before = lost(vionet)
     counting = guest.start_endpoint(f"udp-count {guest.address4} {PORT} count={COUNT}")
     counting.await_output("counting")
     stop(guest)
@@ -48,7 +57,7 @@ def test_w70_wire_leaves_frames_in_the_tap(lab: Lab) -> None:
     (counted,) = counting.results()
     assert {"received": COUNT, "in_order": True} == counted
     assert COUNT > ports["a"]["ledger"]["rx_frames"], "the guest was full"
-    assert before == [port["drops"] for port in vionet.ports().values()]
+    assert before == lost(vionet)
 
 
 def test_w70_switch_waits_for_nobody(lab: Lab) -> None:

@@ -136,7 +136,8 @@ def test_namespace_reaches_a_guest_it_did_not_know(lab: Lab) -> None:
     far.configure(2)
     far.run(f"ip neigh add 192.0.2.77 lladdr 52:54:00:00:00:77 dev {FAR}")
     before = vionet.ports()["b"]["ledger"]["tx_frames"]
-    far.run("ping -c 3 -i 0.2 -W 1 192.0.2.77 || true")
-    assert before == vionet.ports()["b"]["ledger"]["tx_frames"]
+    far.run("ping -c 30 -i 0.02 -W 1 192.0.2.77 || true")
+    came = vionet.ports()["b"]["ledger"]["tx_frames"] - before
+    assert came < 15, "none of the thirty; groups of the far kernel's own may come meanwhile"
     transfer(far, guest, guest.address4, 3_000_000).check()
     no_bad_checksums(guest, far)
