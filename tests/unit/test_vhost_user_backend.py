@@ -386,27 +386,3 @@ def test_a_truncated_memory_file_ends_its_session_only(run_dir: Path, memory: Gu
         assert "its memory file was cut short" == device.await_event("closed")
         assert frontend.closed()
         neighbour.synchronise()
-
-
-# --- connecting -------------------------------------------------------------------------------
-def test_connecting_and_connecting_again(run_dir: Path, memory: GuestMemory) -> None:
-    """spec VU-21: the back-end waits for a front-end that listens, and returns when it is lost."""
-    device = Recorder(real=True)
-    with serving(run_dir / "s", device, connect=True) as (_, _):
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(run_dir / "s"))
-            listener.listen(1)
-            listener.settimeout(5)
-            for _ in range(2):
-                with Frontend(listener.accept()[0]) as frontend:
-                    close_all(set_up(frontend, memory))
-                device.await_event("opened")
-                device.await_event("closed")
-        (run_dir / "s").unlink()
-        with socket.socket(socket.AF_UNIX) as listener:  # the front-end was started anew
-            listener.bind(str(run_dir / "s"))
-            listener.listen(1)
-            listener.settimeout(5)
-            with Frontend(listener.accept()[0]) as frontend:
-                frontend.synchronise()
-            device.await_event("opened")
