@@ -4,6 +4,8 @@ How it works: the kernel is looked at as a driver: HOST_* is what it may send, G
 whole.  `_apply`, which differs, tells the kernel and the engine what may pass.
 """
 
+from abc import ABC, abstractmethod
+
 from vionet.engine.layout import Port
 from vionet.engine.status import GSO_ALL, Accepts, Policy, PortKind
 from vionet.ports.interface import Interface
@@ -15,7 +17,7 @@ from vionet.spec.virtio_net import VIRTIO_NET_F_GUEST_CSUM
 _TAKES_PARTIAL = 1 << VIRTIO_NET_F_GUEST_CSUM
 
 
-class KernelPort:
+class KernelPort(ABC):
     """One tap or interface; owns it."""
 
     state = "attached"
@@ -42,13 +44,13 @@ class KernelPort:
             record.readable = 1
             slot.watch.add_tap(held.fd, slot.index)
 
+    @abstractmethod
     def _begin(self, record: Port) -> None:
         """What is written once.  *requires* hold."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _apply(self) -> None:
         """Tell the kernel and the engine what may pass.  *requires* hold."""
-        raise NotImplementedError
 
     def _allowed(self) -> int:
         """The options' features, without partial sums where its kernel does not take them."""

@@ -14,9 +14,7 @@ bounded however often peers come and go.
 """
 
 import asyncio
-import select
 import socket
-import time
 from pathlib import Path
 from typing import Final
 
@@ -24,9 +22,8 @@ from vionet.ports.stream_port import StreamPort
 from vionet.vhost_user.budget import Budget
 from vionet.vhost_user.journal import Journal
 from vionet.vhost_user.listener import Listener
+from vionet.vhost_user.peer import hung_up, keep_connecting
 
-BACKOFF_MIN: Final = 0.1  # seconds between attempts to connect; doubled up to the maximum
-BACKOFF_MAX: Final = 2.0
 ARRIVALS_BURST: Final = 100
 ARRIVALS_PER_SECOND: Final = 20.0
 
@@ -59,7 +56,8 @@ class StreamSocket:
         """Listen, or begin to connect; raises `SocketError` if the path cannot be had."""
         loop = asyncio.get_running_loop()
         if self._connect:
-            self._connecting = loop.create_task(self._keep_connecting())
+            connecting = keep_connecting(self.path, "peer", self._journal, self._open)
+            self._connecting = loop.create_task(connecting)
         else:
             self._listener = Listener(self.path, self._mode, self._group)
             loop.add_reader(self._listener.socket, self._accept)
@@ -101,7 +99,7 @@ class StreamSocket:
             return
         self.look()
         welcome = self._arrivals.take()
-        if welcome and self._peer is not None and _hung_up(self._peer):
+        if welcome and self._peer is not None and hung_up(self._peer):
             self.drop("the peer hung up")
         if self._peer is not None or not welcome:
             arrival.close()
@@ -110,7 +108,8 @@ class StreamSocket:
             return
         self._open(arrival)
 
-    def _open(self, arrival: socket.socket) -> None:
+    def _open(self, arrival: socket.socket) -> asyncio.Event:
+        """Begin a session; *returns* what is set when it is over."""
         try:
             self._port.attach(arrival)
         except BaseException:
@@ -119,38 +118,4 @@ class StreamSocket:
         self._peer = arrival
         self._ended = asyncio.Event()
         self._journal.write("info", "peer connected")
-
-    async def _keep_connecting(self) -> None:
-        """Connect, wait for the end of the session, connect again."""
-        loop = asyncio.get_running_loop()
-        backoff, first = BACKOFF_MIN, True
-        while True:
-            arrival = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            try:
-                await loop.sock_connect(arrival, str(self.path))
-            except OSError as error:
-                arrival.close()
-                if first:
-                    self._journal.write(
-                        "info", "waiting for a peer", path=str(self.path), reason=str(error)
-                    )
-                first = False
-            except BaseException:
-                arrival.close()
-                raise
-            else:
-                opened = time.monotonic()
-                self._open(arrival)
-                await self._ended.wait()
-                first = True
-                if time.monotonic() - opened > BACKOFF_MAX:
-                    backoff = BACKOFF_MIN
-            await asyncio.sleep(backoff)
-            backoff = min(2 * backoff, BACKOFF_MAX)
-
-
-def _hung_up(peer: socket.socket) -> bool:
-    """Whether the other end is closed, unread frames or not."""
-    poll = select.poll()
-    poll.register(peer, select.POLLRDHUP)
-    return bool(poll.poll(0))
+        return self._ended

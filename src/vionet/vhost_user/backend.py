@@ -16,9 +16,7 @@ The number of log lines is bounded however often front-ends come and go.
 """
 
 import asyncio
-import select
 import socket
-import time
 from pathlib import Path
 from typing import Final
 
@@ -30,23 +28,15 @@ from vionet.vhost_user.connection import Connection
 from vionet.vhost_user.device import Device
 from vionet.vhost_user.journal import Journal
 from vionet.vhost_user.listener import Listener
+from vionet.vhost_user.peer import hung_up, keep_connecting
 from vionet.vhost_user.session import Session
 from vionet.vhost_user.sharing import obstacle, peer_pid
 
-BACKOFF_MIN: Final = 0.1  # seconds between attempts to connect; doubled up to the maximum
-BACKOFF_MAX: Final = 2.0
 AGAIN_S: Final = 0.01  # until what is beyond a budget is looked at
 MESSAGES_BURST: Final = 2000  # a guest of eight pairs boots with some hundreds
 MESSAGES_PER_SECOND: Final = 200.0
 
 _watching: dict[asyncio.AbstractEventLoop, set["Backend"]] = {}
-
-
-def hung_up(connection: socket.socket) -> bool:
-    """Whether the other end is gone, whatever it has left to be read."""
-    poll = select.poll()
-    poll.register(connection, 0)
-    return bool(poll.poll(0))
 
 
 class Backend:
@@ -86,7 +76,8 @@ class Backend:
         """Listen, or begin to connect; raises `SocketError` if the path cannot be had."""
         loop = asyncio.get_running_loop()
         if self._connect:
-            self._connecting = loop.create_task(self._keep_connecting())
+            connecting = keep_connecting(self.path, "front-end", self._journal, self._serve)
+            self._connecting = loop.create_task(connecting)
         else:
             self._listener = Listener(self.path, self._mode, self._group)
             loop.add_reader(self._listener.socket, self._accept)
@@ -148,36 +139,10 @@ class Backend:
             return
         self._open(arrival)
 
-    async def _keep_connecting(self) -> None:
-        """Connect, wait for the end of the session, connect again."""
-        loop = asyncio.get_running_loop()
-        backoff, first = BACKOFF_MIN, True
-        while True:
-            arrival = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            try:
-                await loop.sock_connect(arrival, str(self.path))
-            except OSError as error:
-                arrival.close()
-                if first:
-                    self._journal.write(
-                        "info", "waiting for a front-end", path=str(self.path), reason=str(error)
-                    )
-                first = False
-                await asyncio.sleep(backoff)
-                backoff = min(2 * backoff, BACKOFF_MAX)
-                continue
-            except BaseException:
-                arrival.close()
-                raise
-            self._ended = asyncio.Event()
-            opened = time.monotonic()
-            self._open(arrival)
-            await self._ended.wait()
-            first = True
-            if time.monotonic() - opened > BACKOFF_MAX:
-                backoff = BACKOFF_MIN
-            await asyncio.sleep(backoff)
-            backoff = min(2 * backoff, BACKOFF_MAX)
+    def _serve(self, arrival: socket.socket) -> asyncio.Event:
+        self._ended = asyncio.Event()
+        self._open(arrival)
+        return self._ended
 
     def _open(self, arrival: socket.socket) -> None:
         assert self._loop is not None
