@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.interop.lab import Lab
+from tests.interop.peers.process import until
 from tests.interop.peers.qemu import Qemu
 from tests.interop.peers.shell import Console
 from tests.interop.peers.uml import Uml
@@ -68,9 +68,7 @@ def through_netdev(lab: Lab, kind: str) -> Iterator[dict[str, Pair]]:
         lab.stack.callback(guest.kill)
         guests.append(guest)
         if kind == "stream" and not number:
-            deadline = time.monotonic() + 10
-            while not a.exists() and time.monotonic() < deadline:
-                time.sleep(0.05)
+            until(a.exists, 10, "QEMU's socket")
     lab.boot(*guests)
     yield {"QEMU": (guests[0], guests[1])}
 
@@ -83,9 +81,7 @@ def through_vde(lab: Lab) -> Iterator[dict[str, Pair]]:
     switch = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     lab.stack.callback(switch.wait, 10)
     lab.stack.callback(switch.kill)
-    deadline = time.monotonic() + 10
-    while not (folder / "ctl").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until((folder / "ctl").exists, 10, "vde_switch's socket")
     guests = []
     for number in range(2):
         mac = f"52:54:00:00:02:{number:02x}"

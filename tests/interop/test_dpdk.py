@@ -29,8 +29,9 @@ SUMMED += [f"csum mac-swap off {port}" for port in (0, 1)]
 @pytest.mark.parametrize(
     ("kind", "arguments", "features"),
     [
-        ("switch", "", {"MRG_RXBUF", "INDIRECT_DESC"}),
-        ("wire", ",mrg_rxbuf=0,queue_size=512", {"INDIRECT_DESC"}),
+        ("switch", "", {"MRG_RXBUF", "INDIRECT_DESC", "IN_ORDER"}),
+        ("wire", ",mrg_rxbuf=0,queue_size=512", {"INDIRECT_DESC", "IN_ORDER"}),
+        ("wire", ",in_order=0", {"MRG_RXBUF", "INDIRECT_DESC"}),
     ],
 )
 def test_frames_bounce_between_two_ports(
@@ -47,7 +48,7 @@ def test_frames_bounce_between_two_ports(
     with dpdk.virtio_user(lab.folder, huge, sockets, arguments) as testpmd:
         for port in vionet.ports().values():
             names = {name.rpartition("_F_")[2] for name in port["features"]}
-            assert features == names & {"MRG_RXBUF", "INDIRECT_DESC", "GUEST_CSUM"}
+            assert features == names & {"MRG_RXBUF", "INDIRECT_DESC", "IN_ORDER", "GUEST_CSUM"}
         testpmd.command("start tx_first 4")
         until(lambda: testpmd.counters(1)["RX-packets"] > 20_000, 20, "frames at port 1", 0.1)
         testpmd.command("stop")

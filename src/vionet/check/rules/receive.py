@@ -122,7 +122,10 @@ def _merge(lab: Lab) -> list[tuple[int, tuple[tuple[int, int], ...]]]:
 
 
 @check(
-    "RX-02", does="receive up to 1400 bytes into buffers of 200", expects="num_buffers counts all"
+    "RX-02",
+    "GU-10",
+    does="receive up to 1400 bytes into buffers of 200",
+    expects="num_buffers counts all",
 )
 def num_buffers_counts(lab: Lab) -> str:
     """num_buffers includes the buffer with the header."""
