@@ -1,0 +1,58 @@
+"""What a measurement says: figures, the ratio first, and whether they are right at all.
+
+How it works: each bench returns one `Result`.  A figure is the median of several rounds taken in
+one run; its ratio is the median of the ratios within each round, so that what else the machine
+does falls on both sides alike.  A figure may name the goal that it is held against (`goal`).
+
+Invariants: `faults` are wrong results (a frame that came damaged, a feature that was not
+negotiated), never slow ones; what could not be measured stands in `left_out` with its reason.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One row: what was measured, on whom, and how it compares."""
+
+    name: str  # the case: "64 B both ways"
+    subject: str  # who was measured: "vionet switch", "testpmd", "memcpy"
+    unit: str  # "M frames/s", "ns", "GB/s"
+    values: tuple[float, ...]  # one a round
+    ratio: float | None = None  # to `against`, median over rounds; above 1: more than that
+    against: str = ""
+    goal: str = ""  # key in `goals.GOALS`; its figure is `ratio`, or `value` where there is none
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def value(self) -> float:
+        """The median."""
+        return median(self.values)
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"value": self.value}
+
+
+@dataclass
+class Result:
+    """Everything that one bench found."""
+
+    bench: str
+    figures: list[Figure] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)  # what was not measured, and why
+    notes: list[str] = field(default_factory=list)  # features negotiated, distance of the cores
+    faults: list[str] = field(default_factory=list)
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"figures": [figure.document() for figure in self.figures]}
+
+
+def ratios(values: Sequence[float], base: Sequence[float]) -> float | None:
+    """The median of the ratios round by round; None where there is nothing to compare."""
+    found = [value / other for value, other in zip(values, base, strict=False) if other]
+    return median(found) if found else None
