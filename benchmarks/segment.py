@@ -133,11 +133,11 @@ class Bench:
         takes, accepts = WAYS[way]
         receiver: Any = self.state.ports[1]
         receiver.takes_gso, receiver.accepts = takes, int(accepts)
-        before = int(self.state.ledger[1, 2])
+        before = int(self.work.ledger[1, 2])
         start = time.perf_counter()
         pump(self.state, self.work, self.frames)
         seconds = time.perf_counter() - start
-        received = int(self.state.ledger[1, 2]) - before
+        received = int(self.work.ledger[1, 2]) - before
         expected = self.frames * (1 if takes else 44)
         if received != expected:
             raise SystemExit(f"{way}: {received} frames arrived, expected {expected}")

@@ -28,9 +28,9 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "a bad chain blocks the ring",
         "VU-50",
         BURST,
-        "        if status != OK:\n            state.drops[in_port, status] += 1\n        done",
+        "        if status != OK:\n            work.drops[in_port, status] += 1\n        done",
         "        if {on} and status != OK:\n            break\n"
-        "        if status != OK:\n            state.drops[in_port, status] += 1\n        done",
+        "        if status != OK:\n            work.drops[in_port, status] += 1\n        done",
     ),
     one(
         "a disabled ring is not drained",
@@ -257,8 +257,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "DATA_VALID on wrong sums",
         "RX-22",
         DELIVER,
-        "            state.ledger[out, CSUM_BAD] += 1\n    if flags",
-        "            state.ledger[out, CSUM_BAD] += 1\n"
+        "            work.ledger[out, CSUM_BAD] += 1\n    if flags",
+        "            work.ledger[out, CSUM_BAD] += 1\n"
         "            flags = VIRTIO_NET_HDR_F_DATA_VALID if {on} else 0\n    if flags",
     ),
     one(

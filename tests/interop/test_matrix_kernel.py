@@ -84,13 +84,13 @@ def plugged(kind: str, label: str) -> Iterator[tuple[Network, Source]]:
         network.state.n_ports = 1
         port: TapPort | InterfacePort
         if kind == "tap":
-            port = TapPort(slot(network.state, 0), KINDS[label], open_tap("gtap0"))
+            port = TapPort(slot(network, 0), KINDS[label], open_tap("gtap0"))
             name, burst = "gtap0", from_tap
         else:
             call("ip", "link", "add", "gout0", "type", "veth", "peer", "name", "gout1")
             for end in ("gout0", "gout1"):
                 call("ip", "link", "set", end, "mtu", "9000", "up")
-            port = InterfacePort(slot(network.state, 0), KINDS[label], open_interface("gout0"))
+            port = InterfacePort(slot(network, 0), KINDS[label], open_interface("gout0"))
             name, burst = "gout1", from_interface
         stack.callback(port.close)
         made = outlet(name)
@@ -105,7 +105,7 @@ def add_guests(network: Network) -> list[Guest]:
         word | merge for word in RECEIVERS.values() for merge in (0, MRG_RXBUF)
     ):
         network.state.n_ports = number + 2
-        guests.append(Guest(network.state, number + 1, features, size=512, data_len=1 << 20))
+        guests.append(Guest(network, number + 1, features, size=512, data_len=1 << 20))
     network.guests += guests
     return guests
 

@@ -82,14 +82,14 @@ def attach(network: Network, stack: ExitStack) -> Iterator[Sink]:
         return lambda: wire.until_marker(MARKER)
 
     for label, options in KINDS.items():
-        tap = TapPort(slot(network.state, place()), options, open_tap(f"gt{label}"))
+        tap = TapPort(slot(network, place()), options, open_tap(f"gt{label}"))
         stack.callback(tap.close)
         yield Sink(f"tap {label}", tap, "full" == label, seen(beyond(f"gt{label}", f"gt{label}")))
     for label, header in product(KINDS, (True, False)):
         near, far = f"gi{label}{int(header)}n", f"gi{label}{int(header)}f"
         veth(near, far)
         made = open_interface(near, header=header)
-        interface = InterfacePort(slot(network.state, place()), KINDS[label], made)
+        interface = InterfacePort(slot(network, place()), KINDS[label], made)
         stack.callback(interface.close)
         large = "full" == label and header
         yield Sink(f"interface {label} {header}", interface, large, seen(Wire(far)))
@@ -98,7 +98,7 @@ def attach(network: Network, stack: ExitStack) -> Iterator[Sink]:
         each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     end.settimeout(10)
     stack.callback(end.close)
-    stream, parser = StreamPort(slot(network.state, place()), Options(features=ALL)), Parser()
+    stream, parser = StreamPort(slot(network, place()), Options(features=ALL)), Parser()
     stream.attach(ours)
     stack.callback(stream.close)
     yield Sink("stream", stream, False, lambda: read_stream(end, parser))

@@ -118,7 +118,7 @@ def plug_in(network: Network, port: Traits) -> Guest:
         vlan=member.vlan or None, trunk=member.mask, isolated=port.isolated, link_up=port.link_up
     )
     index = network._next_index()
-    guest = MultiGuest(network.state, index, port.pairs, port.features, options)
+    guest = MultiGuest(network, index, port.pairs, port.features, options)
     network.guests.append(guest)
     guest.record.filter = port.filter
     guest.record.mac = int.from_bytes(MACS[index], "big")

@@ -13,10 +13,10 @@ from itertools import pairwise
 from tests.reference import plug
 from tests.reference.memory import Memory
 from tests.reference.packed import PackedRing
-from tests.reference.plug import FULL, MRG_RXBUF, NO_OPTIONS, PLAIN, Options, Piece, slot
+from tests.reference.plug import FULL, MRG_RXBUF, NO_OPTIONS, PLAIN, Ground, Options, Piece, slot
 from tests.reference.ring import Buffer, DriverRing, Used
-from vionet.engine.layout import Port, State
-from vionet.engine.status import DROP_REASONS, LEDGER_KEYS, Policy
+from vionet.engine.layout import Port
+from vionet.engine.status import Policy
 from vionet.ports.guest import GuestPort
 from vionet.spec import virtio_net
 from vionet.spec.virtio_net import NetHeader
@@ -41,7 +41,7 @@ class Guest:
 
     def __init__(
         self,
-        state: State,
+        ground: Ground,
         index: int,
         features: int = FULL,
         *,
@@ -56,7 +56,7 @@ class Guest:
 
         Without a `port` of a running fabric it is one that no worker serves.
         """
-        self.state = state
+        self.state = ground.state
         self.index = index
         self.features = features
         rings_len = -(-27 * size // PAGE) * PAGE + PAGE
@@ -72,7 +72,7 @@ class Guest:
         self.err_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.posted: dict[int, list[Buffer]] = {}
         self.hostile = False
-        self.port = port or GuestPort(slot(state, index), replace(options, policy=policy))
+        self.port = port or GuestPort(slot(ground, index), replace(options, policy=policy))
         self.port.opened()
         self.port.set_features(features)
         hva = self.memory.hva
@@ -115,14 +115,12 @@ class Guest:
     @property
     def ledger(self) -> dict[str, int]:
         """Counters that are not 0."""
-        row = self.state.ledger[self.index]
-        return {key: int(n) for key, n in zip(LEDGER_KEYS, row, strict=True) if n}
+        return {key: n for key, n in self.port.ledger().items() if n}
 
     @property
     def drops(self) -> dict[str, int]:
         """Drop reasons that were counted."""
-        row = self.state.drops[self.index]
-        return {key: int(n) for key, n in zip(DROP_REASONS, row, strict=True) if n}
+        return {key: n for key, n in self.port.drops().items() if n}
 
     # --- the driver --------------------------------------------------------------------------
 

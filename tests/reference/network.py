@@ -28,10 +28,10 @@ class Network:
     def __init__(self, kind: FabricKind = FabricKind.SWITCH) -> None:
         self.state: State = allocate(State)
         prepare_state(self.state, kind)
-        self.state.now_ns = NOW_NS
         self.notice_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.state.notice_fd = self.notice_fd
         self.work: Work = prepared_work(self.state)
+        self.work.now_ns = NOW_NS
         record: Any = self.work
         for name in record.dtype.names:
             if record.dtype[name].base == np.uint8:
@@ -57,13 +57,13 @@ class Network:
     def guest(self, features: int = FULL, **more: Any) -> Guest:
         """Plug in one guest."""
         index = self._next_index()
-        guest = Guest(self.state, index, features, **more)
+        guest = Guest(self, index, features, **more)
         self.guests.append(guest)
         return guest
 
     def tap(self, takes_partial: bool = True, options: Options = NO_OPTIONS) -> SocketTap:
         """Plug in one tap."""
-        tap = SocketTap(self.state, self._next_index(), takes_partial, options)
+        tap = SocketTap(self, self._next_index(), takes_partial, options)
         self.taps.append(tap)
         return tap
 
@@ -74,7 +74,7 @@ class Network:
 
     def total(self, key: str) -> int:
         """One counter over all ports."""
-        return int(self.state.ledger[:, LEDGER_KEYS.index(key)].sum())
+        return int(self.work.ledger[:, LEDGER_KEYS.index(key)].sum())
 
     def run(self, guest: Guest, ring: int = 1) -> int:
         """One burst from a guest's transmit ring.  *returns* the frames taken."""

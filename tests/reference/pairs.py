@@ -9,9 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from tests.reference.guest import Guest, Received
-from tests.reference.plug import FULL, NO_OPTIONS, Options
+from tests.reference.plug import FULL, NO_OPTIONS, Ground, Options
 from tests.reference.ring import Buffer, DriverRing
-from vionet.engine.layout import State
 
 SIZE = 64
 
@@ -21,7 +20,7 @@ class MultiGuest(Guest):
 
     def __init__(
         self,
-        state: State,
+        ground: Ground,
         index: int,
         pairs: int,
         features: int = FULL,
@@ -29,7 +28,7 @@ class MultiGuest(Guest):
         **more: Any,
     ) -> None:
         options = replace(options, queues=pairs)
-        super().__init__(state, index, features, size=SIZE, options=options, **more)
+        super().__init__(ground, index, features, size=SIZE, options=options, **more)
         self.rings: list[tuple[DriverRing, DriverRing]] = [(self.rx, self.tx)]
         self._posted: list[dict[int, list[Buffer]]] = [self.posted]
         for pair in range(1, pairs):

@@ -3,12 +3,14 @@ place without a worker.
 """
 
 import contextlib
-from dataclasses import dataclass
-from typing import NamedTuple
+import time
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from vionet.engine.fdb import pin
-from vionet.engine.layout import State
+from vionet.engine.layout import State, Work
 from vionet.engine.status import Policy
+from vionet.jit.record import allocate
 from vionet.ports.slot import Slot
 from vionet.spec import virtio, virtio_net
 
@@ -76,12 +78,27 @@ class FreshSlot(Slot):
     def forget(self) -> None:
         """Only a locked port's own address is put there."""
         if self.record.locked:
-            pin(self.state, self.record.mac, self.index)
+            pin(self.state, self.record.mac, self.index, time.monotonic_ns())
 
 
-def slot(state: State, index: int) -> Slot:
+class Ground(Protocol):
+    """A fabric's state and its only worker's."""
+
+    state: State
+    work: Work
+
+
+@dataclass
+class Bare:
+    """Ground that nobody has set foot on."""
+
+    state: State
+    work: Work = field(default_factory=lambda: allocate(Work))
+
+
+def slot(ground: Ground, index: int) -> Slot:
     """A place in a fabric that no worker serves."""
-    return FreshSlot(state, index, NoWatch(), contextlib.nullcontext)
+    return FreshSlot(ground.state, index, NoWatch(), contextlib.nullcontext, (ground.work,))
 
 
 class Piece(NamedTuple):

@@ -9,10 +9,10 @@ import socket
 from typing import Any
 
 from tests.reference.network import Network
-from tests.reference.plug import NO_OPTIONS, Options, slot
+from tests.reference.plug import NO_OPTIONS, Ground, Options, slot
 from vionet.engine.deliver_stream import stream_writable
-from vionet.engine.layout import Port, State
-from vionet.engine.status import DROP_REASONS, LEDGER_KEYS, FabricKind
+from vionet.engine.layout import Port
+from vionet.engine.status import FabricKind
 from vionet.engine.stream import from_stream
 from vionet.ports.stream_port import StreamPort
 
@@ -44,11 +44,11 @@ class Parser:
 class SocketStream:
     """The peer's side, and the port."""
 
-    def __init__(self, state: State, index: int, options: Options) -> None:
-        self.state = state
+    def __init__(self, ground: Ground, index: int, options: Options) -> None:
+        self.state = ground.state
         self.index = index
         self.parser = Parser()
-        self.port = StreamPort(slot(state, index), options)
+        self.port = StreamPort(slot(ground, index), options)
         self.peer = self.connect()
 
     def connect(self) -> socket.socket:
@@ -67,14 +67,12 @@ class SocketStream:
     @property
     def ledger(self) -> dict[str, int]:
         """Counters that are not 0."""
-        row = self.state.ledger[self.index]
-        return {key: int(n) for key, n in zip(LEDGER_KEYS, row, strict=True) if n}
+        return {key: n for key, n in self.port.ledger().items() if n}
 
     @property
     def drops(self) -> dict[str, int]:
         """Drop reasons that were counted."""
-        row = self.state.drops[self.index]
-        return {key: int(n) for key, n in zip(DROP_REASONS, row, strict=True) if n}
+        return {key: n for key, n in self.port.drops().items() if n}
 
     def set_send_buffer(self, size: int) -> None:
         """How much the kernel holds for a peer that does not read."""
@@ -111,7 +109,7 @@ class StreamNetwork(Network):
         super().__init__(kind)
         self.streams: list[SocketStream] = []
         self.epoll = select.epoll()
-        self.state.epoll_fd = self.epoll.fileno()
+        self.work.epoll_fd = self.epoll.fileno()
 
     def __exit__(self, *about: Any) -> None:
         for stream in self.streams:
@@ -121,7 +119,7 @@ class StreamNetwork(Network):
 
     def stream(self, options: Options = NO_OPTIONS) -> SocketStream:
         """Plug in one stream."""
-        stream = SocketStream(self.state, self._next_index(), options)
+        stream = SocketStream(self, self._next_index(), options)
         self.streams.append(stream)
         return stream
 

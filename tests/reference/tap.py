@@ -7,9 +7,9 @@ what was written to it.  The engine reads and writes with the same calls as on a
 import socket
 from dataclasses import replace
 
-from tests.reference.plug import CSUM, GUEST_CSUM, PLAIN, Options, slot
-from vionet.engine.layout import Port, State
-from vionet.engine.status import DROP_REASONS, GSO_ALL, LEDGER_KEYS
+from tests.reference.plug import CSUM, GUEST_CSUM, PLAIN, Ground, Options, slot
+from vionet.engine.layout import Port
+from vionet.engine.status import GSO_ALL
 from vionet.ports.tap import Tap
 from vionet.ports.tap_port import TapPort
 from vionet.ports.uplink import Findings
@@ -29,13 +29,13 @@ class SocketTap:
 
     def __init__(
         self,
-        state: State,
+        ground: Ground,
         index: int,
         takes_partial: bool,
         options: Options,
         features: int = CSUM | GUEST_CSUM,
     ) -> None:
-        self.state = state
+        self.state = ground.state
         self.index = index
         self.kernel, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.kernel.setblocking(False)
@@ -49,7 +49,7 @@ class SocketTap:
             made=True,
             old_header_len=VIRTIO_NET_HDR_LEN,
         )
-        self.port = TapPort(slot(state, index), replace(options, features=features), tap)
+        self.port = TapPort(slot(ground, index), replace(options, features=features), tap)
 
     @property
     def record(self) -> Port:
@@ -59,14 +59,12 @@ class SocketTap:
     @property
     def ledger(self) -> dict[str, int]:
         """Counters that are not 0."""
-        row = self.state.ledger[self.index]
-        return {key: int(n) for key, n in zip(LEDGER_KEYS, row, strict=True) if n}
+        return {key: n for key, n in self.port.ledger().items() if n}
 
     @property
     def drops(self) -> dict[str, int]:
         """Drop reasons that were counted."""
-        row = self.state.drops[self.index]
-        return {key: int(n) for key, n in zip(DROP_REASONS, row, strict=True) if n}
+        return {key: n for key, n in self.port.drops().items() if n}
 
     def give(self, frame: bytes, header: NetHeader = PLAIN) -> None:
         """The kernel has a frame for us."""

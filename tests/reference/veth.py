@@ -14,7 +14,6 @@ from tests.reference.network import Network
 from tests.reference.plug import CSUM, GUEST_CSUM, GUEST_GSO, HOST_GSO, PLAIN, Options, slot
 from vionet.engine.interface import from_interface
 from vionet.engine.layout import Port
-from vionet.engine.status import DROP_REASONS, LEDGER_KEYS
 from vionet.ports.interface import open_interface
 from vionet.ports.interface_port import InterfacePort
 from vionet.spec.virtio_net import NetHeader
@@ -58,7 +57,7 @@ class VethInterface:
         interface = open_interface(NEAR, header=header)  # its self-test is over after this
         self.kernel.bind((FAR, 3))
         chosen = replace(options, features=features)
-        self.port = InterfacePort(slot(self.state, self.index), chosen, interface)
+        self.port = InterfacePort(slot(network, self.index), chosen, interface)
 
     @property
     def record(self) -> Port:
@@ -68,14 +67,12 @@ class VethInterface:
     @property
     def ledger(self) -> dict[str, int]:
         """Counters that are not 0."""
-        row = self.state.ledger[self.index]
-        return {key: int(n) for key, n in zip(LEDGER_KEYS, row, strict=True) if n}
+        return {key: n for key, n in self.port.ledger().items() if n}
 
     @property
     def drops(self) -> dict[str, int]:
         """Drop reasons that were counted."""
-        row = self.state.drops[self.index]
-        return {key: int(n) for key, n in zip(DROP_REASONS, row, strict=True) if n}
+        return {key: n for key, n in self.port.drops().items() if n}
 
     def give(self, frame: bytes, header: NetHeader = PLAIN) -> None:
         """The kernel has a frame for us."""

@@ -20,7 +20,7 @@ SECOND = 1_000_000_000
 
 def multi(network: Network, pairs: int = PAIRS, **more: object) -> MultiGuest:
     """Plug in a guest with several pairs and buffers on each."""
-    guest = MultiGuest(network.state, network._next_index(), pairs, **more)  # type: ignore[arg-type]
+    guest = MultiGuest(network, network._next_index(), pairs, **more)  # type: ignore[arg-type]
     network.guests.append(guest)
     guest.post_all(300, 30)
     return guest
@@ -201,7 +201,7 @@ def test_slot_of_the_table_has_one_owner() -> None:
             network.run(guest, 2 * pair + 1)
         assert one == deliver(network, other, guest, flow(first))
         assert strange == deliver(network, other, guest, flow(second))
-        network.state.now_ns += 20 * SECOND
+        network.work.now_ns += 20 * SECOND
         with guest.on(two):
             guest.send(flow(second, back=True))
         network.run(guest, 2 * two + 1)
@@ -213,7 +213,7 @@ def test_wire_waits_for_the_right_ring() -> None:
     has one, in order."""
     with Network(FabricKind.WIRE) as network:
         sender = network.guest(size=256)
-        sink = MultiGuest(network.state, network._next_index(), 2)
+        sink = MultiGuest(network, network._next_index(), 2)
         network.guests.append(sink)
         for pair in (0, 1):
             sender.post(300)
@@ -242,7 +242,7 @@ def test_tap_on_a_wire_waits_for_every_ring() -> None:
     that nothing is lost; then each flow has its ring."""
     with Network(FabricKind.WIRE) as network:
         tap = network.tap()
-        sink = MultiGuest(network.state, network._next_index(), 2, FULL)
+        sink = MultiGuest(network, network._next_index(), 2, FULL)
         network.guests.append(sink)
         with sink.on(0):
             for _ in range(8):

@@ -15,7 +15,7 @@ import pytest
 
 from tests.reference.frame import Layers
 from tests.reference.guest import Guest
-from tests.reference.plug import EVENT_IDX, FULL, Options
+from tests.reference.plug import EVENT_IDX, FULL, Bare, Options
 from tests.reference.ring import DriverRing
 from tests.reference.tap import PairTap
 from vionet.engine.status import GSO_ALL, FabricKind
@@ -35,7 +35,7 @@ class Wired(Guest):
         self.port = fabric.add_guest(Options())
         self.kicks = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(2)]
         self.polled = polled
-        super().__init__(fabric._state, len(fabric.ports) - 1, features, port=self.port)
+        super().__init__(Bare(fabric._state), len(fabric.ports) - 1, features, port=self.port)
 
     def described(self, ring: DriverRing, base: int) -> Ring:
         """With a kick descriptor, unless nobody will ever kick."""

@@ -178,7 +178,7 @@ def build(network: Network, ring: str) -> tuple[dict[str, Guest], list[Sink]]:
     for sink in sinks:
         sink.guest.send(Layers(src=sink.mac, dst=BROADCAST).ethernet(b"hello", 0x88B5))
         assert 1 == network.run(sink.guest)
-    network.state.drops[:] = 0  # of those that were flooded so
+    network.work.drops[:] = 0  # of those that were flooded so
     for sink in sinks:
         sink.post()
     return senders, sinks

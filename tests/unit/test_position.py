@@ -74,7 +74,7 @@ class Life:
         """A port that this life keeps the positions of."""
         index = len(self.network.guests)
         options = type(NO_OPTIONS)(name=name)
-        return GuestPort(slot(self.network.state, index), options, self.positions)
+        return GuestPort(slot(self.network, index), options, self.positions)
 
     def guest(self, name: str, features: int = PACKED, **more: Any) -> Guest:
         """A new guest."""

@@ -79,22 +79,22 @@ def test_refused_address_does_not_age_a_learnt_one() -> None:
     with Network() as network:
         source = network.guest()
         network.guest()
-        state = network.state
+        state, work = network.state, network.work
         known, unknown = Layers(src=bytes.fromhex("020000000001")), Layers(src=bytes(5) + b"\6")
         key = 0x020000000001
-        learn(state, key, source.index)
-        source.record.last_seen_ns = state.now_ns
+        learn(state, key, source.index, work.now_ns)
+        source.record.last_seen_ns = work.now_ns
         source.record.fdb_count = FDB_PORT_MAX
-        source.record.swept_ns = state.now_ns + state.ageing_ns
+        source.record.swept_ns = work.now_ns + state.ageing_ns
         half_second = 500_000_000
         for _ in range(8):
             for layers in (unknown, known):
-                state.now_ns += half_second
+                work.now_ns += half_second
                 source.send(layers.tcp(b"").data)
-                from_guest(state, network.work, source.index, 1)
+                from_guest(state, work, source.index, 1)
                 source.tx.take_used()
-        entry = state.fdb[find(state, key)]
-        assert state.now_ns - entry.seen_ns <= 2_000_000_000
+        entry = state.fdb[find(state, key, work.now_ns)]
+        assert work.now_ns - entry.seen_ns <= 2_000_000_000
 
 
 def test_ring_that_loses_its_kick_is_polled() -> None:
@@ -146,9 +146,9 @@ def test_no_sleep_once_asked_to_stop() -> None:
     """The wake-up may have been taken by a look that did not block: the last look sees `stop`."""
     with Network() as network:
         network.guest()
-        assert 0 == arm_all(network.state)
+        assert 0 == arm_all(network.state, network.work)
         network.state.stop = 1
-        assert 1 == arm_all(network.state)
+        assert 1 == arm_all(network.state, network.work)
 
 
 def test_kick_ends_starvation() -> None:

@@ -35,7 +35,9 @@ def test_packed_driver_is_asked_to_kick_where_it_posts_next(features: int) -> No
             source.send(FRAME.partial, FRAME.gso(1400))
         assert 2 == network.run(source)
         assert (1, 1) == (queue.packed, queue.starved)
-        assert -1 == arm_all(network.state), "nothing was posted meanwhile, but it will be"
+        assert -1 == arm_all(network.state, network.work), (
+            "nothing was posted meanwhile, but it will be"
+        )
         if features & EVENT_IDX:
             ring = sink.rx
             assert isinstance(ring, PackedRing)
@@ -43,7 +45,7 @@ def test_packed_driver_is_asked_to_kick_where_it_posts_next(features: int) -> No
         network.run(source)
         assert 1 == queue.starved
         sink.post(1600)
-        assert 1 == arm_all(network.state), "or nobody would ever look again"
+        assert 1 == arm_all(network.state, network.work), "or nobody would ever look again"
         assert 0 == queue.starved
 
 
@@ -99,10 +101,10 @@ def test_locked_address_is_taken_back_in_every_vlan() -> None:
         state = network.state
         thief = network.guest(options=Options(vlan=10))
         owner = network.guest(options=Options(vlan=10))
-        assert OK == learn(state, mac | vlan, thief.index)
-        assert thief.index == lookup(state, mac | vlan)
-        assert OK == pin(state, mac, owner.index)
-        assert -1 == lookup(state, mac | vlan)
+        assert OK == learn(state, mac | vlan, thief.index, network.work.now_ns)
+        assert thief.index == lookup(state, mac | vlan, network.work.now_ns)
+        assert OK == pin(state, mac, owner.index, network.work.now_ns)
+        assert -1 == lookup(state, mac | vlan, network.work.now_ns)
         assert 0 == thief.record.fdb_count
 
 
@@ -117,17 +119,17 @@ def test_patience_of_a_wire_ends(ring: int) -> None:
         for _ in range(4):
             source.send(FRAME.partial, FRAME.gso(1400))
         assert 1 == network.run(source)
-        assert -1 == arm_all(network.state)
-        network.state.now_ns += PATIENCE_NS - 1
+        assert -1 == arm_all(network.state, network.work)
+        network.work.now_ns += PATIENCE_NS - 1
         assert 0 == network.run(source)
-        network.state.now_ns += 1
+        network.work.now_ns += 1
         assert 1 <= network.run(source)
         assert {"rx_ring_full": 4} == sink.drops
         for _ in range(3):
             sink.post(1600)
         assert 1 == network.run(source)
-        network.state.now_ns += 3 * PATIENCE_NS
-        assert 0 == arm_all(network.state)
+        network.work.now_ns += 3 * PATIENCE_NS
+        assert 0 == arm_all(network.state, network.work)
 
 
 def test_wire_is_not_held_by_a_broken_packed_ring() -> None:
@@ -180,9 +182,9 @@ def test_patience_begins_with_what_is_posted() -> None:
         for _ in range(2):
             source.send(FRAME.partial, FRAME.gso(1400))
         assert 1 == network.run(source)
-        network.state.now_ns += 10 * PATIENCE_NS
+        network.work.now_ns += 10 * PATIENCE_NS
         assert 0 == network.run(source)
-        assert 0 == arm_all(network.state)
+        assert 0 == arm_all(network.state, network.work)
         for taken in (0, 0, 0, 0, 0, 0, 1):
             sink.post(1600)
             assert taken == network.run(source)
@@ -194,7 +196,7 @@ def test_receive_ring_without_its_transmit_ring_is_armed() -> None:
     up the transmit ring beside it."""
     with Network(FabricKind.WIRE) as network:
         network.guest()
-        sink = MultiGuest(network.state, 1, 2)
+        sink = MultiGuest(network, 1, 2)
         network.guests.append(sink)
         network.state.n_ports = 2
         sink.record.queues[3].ready = 0
@@ -202,8 +204,8 @@ def test_receive_ring_without_its_transmit_ring_is_armed() -> None:
         assert (1, 2) == (sink.record.tx_pairs, sink.record.n_pairs)
         queue = sink.record.queues[2]
         queue.starved = 1
-        assert 0 == arm_all(network.state)
+        assert 0 == arm_all(network.state, network.work)
         with sink.on(1):
             sink.post(1600)
-        assert 1 == arm_all(network.state)
+        assert 1 == arm_all(network.state, network.work)
         assert 0 == queue.starved

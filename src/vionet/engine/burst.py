@@ -102,15 +102,15 @@ def from_guest(state: State, work: Work, in_port: int, ring: int) -> int:
                     queue.held = 1
                     break
         if status != OK:
-            state.drops[in_port, status] += 1
+            work.drops[in_port, status] += 1
         done += 1
         if work.n_segments >= BURST_SEGMENTS:
             break
     flush(work)
     work.n_alts = 0
     return_burst(queue, work, done)
-    state.ledger[in_port, TX_FRAMES] += done
-    state.ledger[in_port, TX_BYTES] += n_bytes
+    work.ledger[in_port, TX_FRAMES] += done
+    work.ledger[in_port, TX_BYTES] += n_bytes
     notify(state, work, in_port, ring)
     finish(state, work)
     return done
@@ -149,7 +149,7 @@ def posted(state: State, work: Work, in_port: int, out: int) -> int:
             if (
                 not large
                 or not work.n_chains
-                or not outgrown(state, queue, work.n_chains, work.n_chains + 1)
+                or not outgrown(work, queue, work.n_chains, work.n_chains + 1)
             ):
                 queue.starved = 1
                 return -1
@@ -192,7 +192,7 @@ def from_tap(state: State, work: Work, in_port: int) -> int:
             if error == EINTR:
                 continue
             if error != EAGAIN:
-                state.drops[in_port, TAP_ERROR] += 1
+                work.drops[in_port, TAP_ERROR] += 1
             if error == EINVAL:  # a frame that no header can describe is lost (spec LX-19)
                 done += 1
                 continue
@@ -200,14 +200,14 @@ def from_tap(state: State, work: Work, in_port: int) -> int:
             break
         done += 1
         if length == 0:
-            state.drops[in_port, FRAME_TOO_SHORT] += 1
+            work.drops[in_port, FRAME_TOO_SHORT] += 1
             continue
-        state.ledger[in_port, TX_FRAMES] += 1
-        state.ledger[in_port, TX_BYTES] += length
+        work.ledger[in_port, TX_FRAMES] += 1
+        work.ledger[in_port, TX_BYTES] += length
         status = forward_read(state, work, frame, in_port)
         if status == HELD:  # it was read privately and cannot go back
-            state.drops[out, RX_RING_FULL if other.kind == GUEST else STREAM_FULL] += 1
+            work.drops[out, RX_RING_FULL if other.kind == GUEST else STREAM_FULL] += 1
         elif status != OK:
-            state.drops[in_port, status] += 1
+            work.drops[in_port, status] += 1
     finish(state, work)
     return done

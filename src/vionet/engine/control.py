@@ -249,6 +249,6 @@ def call_drivers(state: State, work: Work) -> int:
             queue = port.queues[ring]
             if queue.owed and queue.ready and queue.call_fd >= 0:
                 queue.owed = 0
-                signal(state, work, index, queue.call_fd)
-                state.ledger[index, CALLS] += 1
+                signal(work, index, queue.call_fd)
+                work.ledger[index, CALLS] += 1
     return 0

@@ -49,7 +49,7 @@ def deliver(state: State, work: Work, frame: Frame, out: int) -> int:
     else:
         status = to_tap(state, work, frame, out, action)
     if status == OK:
-        state.ledger[out, RX_FRAMES] += 1
-        state.ledger[out, RX_BYTES] += frame.length
-        state.ledger[out, HEADER_BYTES] += frame.head_len
+        work.ledger[out, RX_FRAMES] += 1
+        work.ledger[out, RX_BYTES] += frame.length
+        work.ledger[out, HEADER_BYTES] += frame.head_len
     return status

@@ -96,10 +96,10 @@ def place_rest(state: State, work: Work, frame: Frame, out: int, want_sum: int) 
             total = sum_delivered(work, off, off + rest)
             total = swap16(total) if odd else total
     else:
-        state.ledger[out, PAYLOAD_BYTES_COPIED] += rest
+        work.ledger[out, PAYLOAD_BYTES_COPIED] += rest
         total = scatter(work, frame, off, rest, want_sum)
     if want_sum:
-        state.ledger[out, PAYLOAD_BYTES_SUMMED] += rest
+        work.ledger[out, PAYLOAD_BYTES_SUMMED] += rest
     return total
 
 
@@ -154,23 +154,23 @@ def fill_inner(state: State, work: Work, frame: Frame, out: int, action: int) ->
     total = sum_delivered(work, start, end)
     udp = frame.csum_offset == UDP_CSUM_OFF
     store_delivered(work, start + frame.csum_offset, finished(total, udp))
-    state.ledger[out, CSUM_FILLED] += 1
-    state.ledger[out, PAYLOAD_BYTES_SUMMED] += end - start
+    work.ledger[out, CSUM_FILLED] += 1
+    work.ledger[out, PAYLOAD_BYTES_SUMMED] += end - start
     if action != FILL_THEN_VERIFY or frame.outer != UNKNOWN:
         return 0
     start = header_len + frame.l4_off
     end = start + frame.l4_len
-    state.ledger[out, CSUM_VERIFIED] += 1
-    state.ledger[out, PAYLOAD_BYTES_SUMMED] += end - start
+    work.ledger[out, CSUM_VERIFIED] += 1
+    work.ledger[out, PAYLOAD_BYTES_SUMMED] += end - start
     seed = pseudo_header(work, frame)
     if fold(sum_delivered(work, start, end) + seed) != 0xFFFF:
-        state.ledger[out, CSUM_BAD] += 1
+        work.ledger[out, CSUM_BAD] += 1
         return 0
     if end != header_len + length:
         return 0  # bytes behind the datagram: complete as it is, and not ours to trim here
     field = field_off(frame)
     store_delivered(work, header_len + field, seed)
-    state.ledger[out, CSUM_UNFILLED] += 1
+    work.ledger[out, CSUM_UNFILLED] += 1
     header = work.head_hva - header_len
     num_buffers = chains_for(work, end)
     offset = field - frame.l4_off
@@ -197,29 +197,29 @@ def outermost(state: State, work: Work, frame: Frame, out: int, action: int) -> 
         total = fold(total + sum_piece(work.head_hva + start, end - start, 0))
     if action == FILL:
         value = finished(total, frame.l4 == IPPROTO_UDP)
-        state.ledger[out, CSUM_FILLED] += 1
+        work.ledger[out, CSUM_FILLED] += 1
     elif action == PASS_VALID:
         value = load_u16(work.head_hva + field)
         flags = VIRTIO_NET_HDR_F_DATA_VALID
     elif action == PASS_PARTIAL:
         value = load_u16(work.head_hva + field)
         flags = NEEDS_CSUM
-        state.ledger[out, CSUM_ELIDED] += 1
+        work.ledger[out, CSUM_ELIDED] += 1
     else:
         value = pseudo_header(work, frame)
         good = 1
         if action == VERIFY:
-            state.ledger[out, CSUM_VERIFIED] += 1
+            work.ledger[out, CSUM_VERIFIED] += 1
             good = 1 if fold(total + value) == 0xFFFF else 0
         if good:
             flags = NEEDS_CSUM
             length = start + frame.l4_len
             if length != frame.length:
-                state.ledger[out, RX_BYTES] -= frame.length - length  # `deliver` counts them all
-            state.ledger[out, CSUM_UNFILLED] += 1
+                work.ledger[out, RX_BYTES] -= frame.length - length  # `deliver` counts them all
+            work.ledger[out, CSUM_UNFILLED] += 1
         else:
             value = load_u16(work.head_hva + field)
-            state.ledger[out, CSUM_BAD] += 1
+            work.ledger[out, CSUM_BAD] += 1
     if flags == NEEDS_CSUM:
         flags |= gso_fields(frame)
         place_head(work, frame, header_len, length, flags, start, field - start)
@@ -318,12 +318,12 @@ def to_guest(state: State, work: Work, frame: Frame, out: int, action: int) -> i
     else:
         late.header = VIRTIO_NET_HDR_F_NEEDS_CSUM | frame.csum_start << 48
         late.csum_offset = frame.csum_offset
-        state.ledger[out, CSUM_ELIDED] += 1
+        work.ledger[out, CSUM_ELIDED] += 1
     late.head_hva = work.head_hva
     late.head_len = frame.head_len
     late.rest = rest
     if rest:
         late.src_hva = work.seg_hva[frame.first_seg]
-        state.ledger[out, PAYLOAD_BYTES_COPIED] += rest
+        work.ledger[out, PAYLOAD_BYTES_COPIED] += rest
     use_one(queue, work, work.n_late - 1, used)
     return touch(state, work, out, work.rx_ring)

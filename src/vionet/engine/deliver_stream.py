@@ -68,7 +68,7 @@ def set_writable(state: State, work: Work, index: int, writable: int) -> int:
         port.writable = writable
         store_u32(work.scratch_hva, EPOLLIN_ET | (0 if writable else EPOLLOUT))
         store_i64(work.scratch_hva + EVENT_DATA_OFF, index << 8 | EVENT_TAP)
-        epoll_ctl(state.epoll_fd, EPOLL_CTL_MOD, port.fd, work.scratch_hva)
+        epoll_ctl(work.epoll_fd, EPOLL_CTL_MOD, port.fd, work.scratch_hva)
     return 0
 
 
@@ -151,11 +151,11 @@ def put(state: State, work: Work, frame: Frame, out: int, action: int) -> int:
     put_prefix(hva, frame.length)
     gather(work, frame, hva + PREFIX_LEN)
     rest = frame.length - frame.head_len
-    state.ledger[out, PAYLOAD_BYTES_COPIED] += rest
+    work.ledger[out, PAYLOAD_BYTES_COPIED] += rest
     if action == FILL:
         fill(frame, hva + PREFIX_LEN)
-        state.ledger[out, CSUM_FILLED] += 1
-        state.ledger[out, PAYLOAD_BYTES_SUMMED] += rest
+        work.ledger[out, CSUM_FILLED] += 1
+        work.ledger[out, PAYLOAD_BYTES_SUMMED] += rest
     port.out_len += PREFIX_LEN + frame.length
     return OK
 
@@ -203,7 +203,7 @@ def to_stream(state: State, work: Work, frame: Frame, out: int, action: int) -> 
         if sent >= 0:
             if sent == PREFIX_LEN + frame.length:
                 return OK
-            state.ledger[out, PAYLOAD_BYTES_COPIED] += min(
+            work.ledger[out, PAYLOAD_BYTES_COPIED] += min(
                 PREFIX_LEN + frame.length - sent, frame.length - frame.head_len
             )
             return keep(state, work, out, n, sent)

@@ -68,9 +68,9 @@ def to_stream(state: State, work: Work, frame: Frame, out: int) -> int:
     store_i64(work.stream_hva, 0)
     store_u32(work.stream_hva + 8, 0)
     rest = frame.length - frame.head_len
-    state.ledger[out, CSUM_FILLED] += 1
-    state.ledger[out, PAYLOAD_BYTES_COPIED] += rest
-    state.ledger[out, PAYLOAD_BYTES_SUMMED] += rest
+    work.ledger[out, CSUM_FILLED] += 1
+    work.ledger[out, PAYLOAD_BYTES_COPIED] += rest
+    work.ledger[out, PAYLOAD_BYTES_SUMMED] += rest
     header_len = state.ports[out].egress_header_len
     work.iov[0] = base - header_len
     work.iov[1] = header_len + frame.length
@@ -117,5 +117,5 @@ def to_tap(state: State, work: Work, frame: Frame, out: int, action: int) -> int
         s += 1
     status = write_out(port, work, n)
     if status == OK and action == PASS_PARTIAL:
-        state.ledger[out, CSUM_ELIDED] += 1
+        work.ledger[out, CSUM_ELIDED] += 1
     return status

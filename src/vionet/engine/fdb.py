@@ -36,8 +36,8 @@ def slot_of(state: State, key: int) -> int:
     return ((low * state.hash_low + high * state.hash_high + vlan) >> 17) & (FDB_SIZE - 1)
 
 
-@kernel(INT, STATE, INT)
-def find(state: State, key: int) -> int:
+@kernel(INT, STATE, INT, INT)
+def find(state: State, key: int, now_ns: int) -> int:
     """The slot of a live entry for `key`, or -1; 0 is no address, it marks empty slots."""
     if key == 0:
         return -1
@@ -45,44 +45,40 @@ def find(state: State, key: int) -> int:
     for i in range(FDB_PROBES):
         entry = state.fdb[(slot + i) & (FDB_SIZE - 1)]
         if entry.key == key:
-            if entry.fixed or state.now_ns - entry.seen_ns < state.ageing_ns:
+            if entry.fixed or now_ns - entry.seen_ns < state.ageing_ns:
                 return (slot + i) & (FDB_SIZE - 1)
             return -1
     return -1
 
 
-@kernel(INT, STATE, INT, inline=True)
-def lookup(state: State, key: int) -> int:
+@kernel(INT, STATE, INT, INT, inline=True)
+def lookup(state: State, key: int, now_ns: int) -> int:
     """The port of address `key`, or -1 where it is not known; mostly in its first slot."""
     slot = slot_of(state, key)
-    if (
-        key
-        and state.fdb[slot].key == key
-        and state.now_ns - state.fdb[slot].seen_ns < state.ageing_ns
-    ):
+    if key and state.fdb[slot].key == key and now_ns - state.fdb[slot].seen_ns < state.ageing_ns:
         return state.fdb[slot].port
-    slot = find(state, key)
+    slot = find(state, key, now_ns)
     return state.fdb[slot].port if slot >= 0 else -1
 
 
-@kernel(INT, STATE, INT)
-def owner(state: State, key: int) -> int:
+@kernel(INT, STATE, INT, INT)
+def owner(state: State, key: int, now_ns: int) -> int:
     """The locked port that has this address in this VLAN, or -1."""
-    slot = find(state, key & ADDRESS)
+    slot = find(state, key & ADDRESS, now_ns)
     if slot < 0 or not state.fdb[slot].fixed:
         return -1
     port = state.fdb[slot].port
     return port if member(state.ports[port], key >> VLAN_SHIFT) else -1
 
 
-@kernel(INT, STATE, INT)
-def sweep(state: State, port: int) -> int:
+@kernel(INT, STATE, INT, INT)
+def sweep(state: State, port: int, now_ns: int) -> int:
     """Free the aged entries of `port`, at most once a second.
 
     *returns* how many."""
-    if state.now_ns - state.ports[port].swept_ns < REFRESH_NS:
+    if now_ns - state.ports[port].swept_ns < REFRESH_NS:
         return 0
-    state.ports[port].swept_ns = state.now_ns
+    state.ports[port].swept_ns = now_ns
     freed = 0
     for i in range(FDB_SIZE):
         entry = state.fdb[i]
@@ -90,7 +86,7 @@ def sweep(state: State, port: int) -> int:
             entry.key
             and entry.port == port
             and not entry.fixed
-            and state.now_ns - entry.seen_ns >= state.ageing_ns
+            and now_ns - entry.seen_ns >= state.ageing_ns
         ):
             entry.key = 0
             freed += 1
@@ -98,14 +94,14 @@ def sweep(state: State, port: int) -> int:
     return freed
 
 
-@kernel(INT, STATE, INT, INT, INT)
-def insert(state: State, key: int, port: int, fixed: int) -> int:
+@kernel(INT, STATE, INT, INT, INT, INT)
+def insert(state: State, key: int, port: int, fixed: int, now_ns: int) -> int:
     """Put a new entry into a free or aged slot, a fixed one into any that is not.
 
     *returns* OK or FDB_FULL.
     """
     if state.ports[port].fdb_count >= FDB_PORT_MAX:
-        sweep(state, port)
+        sweep(state, port, now_ns)
         if state.ports[port].fdb_count >= FDB_PORT_MAX:
             return FDB_FULL
     slot = slot_of(state, key)
@@ -118,7 +114,7 @@ def insert(state: State, key: int, port: int, fixed: int) -> int:
             break
         if free < 0 and (
             entry.key == 0
-            or (not entry.fixed and (fixed or state.now_ns - entry.seen_ns >= state.ageing_ns))
+            or (not entry.fixed and (fixed or now_ns - entry.seen_ns >= state.ageing_ns))
         ):
             free = at
     if free < 0:
@@ -128,24 +124,24 @@ def insert(state: State, key: int, port: int, fixed: int) -> int:
         state.ports[entry.port].fdb_count -= 1
     entry.key = key
     entry.port = port
-    entry.seen_ns = state.now_ns
+    entry.seen_ns = now_ns
     entry.fixed = fixed
     state.ports[port].fdb_count += 1
     state.ports[port].last_src = key
     return OK
 
 
-@kernel(INT, STATE, INT, INT)
-def learn(state: State, key: int, port: int) -> int:
+@kernel(INT, STATE, INT, INT, INT)
+def learn(state: State, key: int, port: int, now_ns: int) -> int:
     """Note that `key` was seen on `port`.
 
     *returns* OK, FDB_FULL (forward anyway) or SOURCE_MAC_LOCKED (another port owns the address).
     """
     if key >> VLAN_SHIFT:
-        locked = owner(state, key)
+        locked = owner(state, key, now_ns)
         if locked >= 0 and locked != port:
             return SOURCE_MAC_LOCKED
-    slot = find(state, key)
+    slot = find(state, key, now_ns)
     if slot >= 0:
         entry = state.fdb[slot]
         if entry.port != port:
@@ -157,10 +153,10 @@ def learn(state: State, key: int, port: int) -> int:
             state.ports[entry.port].fdb_count -= 1
             state.ports[port].fdb_count += 1
             entry.port = port
-        entry.seen_ns = state.now_ns
+        entry.seen_ns = now_ns
         state.ports[port].last_src = key
         return OK
-    return insert(state, key, port, 0)
+    return insert(state, key, port, 0, now_ns)
 
 
 @kernel(INT, STATE, INT)
@@ -176,8 +172,8 @@ def forget_port(state: State, port: int) -> int:
     return 0
 
 
-@kernel(INT, STATE, INT, INT)
-def pin(state: State, key: int, port: int) -> int:
+@kernel(INT, STATE, INT, INT, INT)
+def pin(state: State, key: int, port: int, now_ns: int) -> int:
     """Give a locked port its own address for good, whatever others have taught of it in any VLAN.
 
     *returns* OK or FDB_FULL.
@@ -189,4 +185,4 @@ def pin(state: State, key: int, port: int) -> int:
             entry.key = 0
     for i in range(PORTS_MAX):
         state.ports[i].last_src = 0
-    return insert(state, key, port, 1)
+    return insert(state, key, port, 1, now_ns)

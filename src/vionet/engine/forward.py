@@ -102,7 +102,7 @@ def flood(state: State, work: Work, frame: Frame, in_port: int) -> int:
             if status != VLAN_NOT_ALLOWED:
                 found = OK
                 if status != OK:
-                    state.drops[out, status] += 1
+                    work.drops[out, status] += 1
     return found
 
 
@@ -115,12 +115,12 @@ def undelivered(state: State, work: Work, out: int, status: int) -> int:
             return HELD
         if status == STREAM_FULL:
             return HELD
-    state.drops[out, status] += 1
+    work.drops[out, status] += 1
     return OK
 
 
-@kernel(INT, STATE, FRAME, INT, INT, inline=True)
-def check_source(state: State, frame: Frame, in_port: int, vlan: int) -> int:
+@kernel(INT, STATE, WORK, FRAME, INT, INT, inline=True)
+def check_source(state: State, work: Work, frame: Frame, in_port: int, vlan: int) -> int:
     """The source address: group addresses, locked ports, learning in `vlan` (the key's upper bits).
 
     *returns* a drop reason.
@@ -132,14 +132,14 @@ def check_source(state: State, frame: Frame, in_port: int, vlan: int) -> int:
     if port.locked and src != port.mac:
         return SOURCE_MAC_LOCKED
     if state.kind == SWITCH and (
-        src | vlan != port.last_src or state.now_ns - port.last_seen_ns > REFRESH_NS
+        src | vlan != port.last_src or work.now_ns - port.last_seen_ns > REFRESH_NS
     ):
-        status = learn(state, src | vlan, in_port)
+        status = learn(state, src | vlan, in_port, work.now_ns)
         if status == FDB_FULL:
-            state.drops[in_port, FDB_FULL] += 1  # noted; the frame goes its way
+            work.drops[in_port, FDB_FULL] += 1  # noted; the frame goes its way
             return OK
         if status == OK:
-            port.last_seen_ns = state.now_ns  # of `last_src`, which any other status leaves
+            port.last_seen_ns = work.now_ns  # of `last_src`, which any other status leaves
         return status
     return OK
 
@@ -169,7 +169,7 @@ def forward(state: State, work: Work, frame: Frame, in_port: int) -> int:
         return status
     repaired = plant_seed(work, frame)
     if repaired:
-        state.ledger[in_port, PSEUDO_HEADER_REPAIRED] += 1
+        work.ledger[in_port, PSEUDO_HEADER_REPAIRED] += 1
     read_addresses(work, frame)
     vlan = 0
     if port.special:
@@ -177,7 +177,7 @@ def forward(state: State, work: Work, frame: Frame, in_port: int) -> int:
         if status != OK:
             return status
         vlan = frame.vid << VLAN_SHIFT
-    status = check_source(state, frame, in_port, vlan)
+    status = check_source(state, work, frame, in_port, vlan)
     if status != OK:
         return status
     if state.kind == WIRE:
@@ -187,9 +187,9 @@ def forward(state: State, work: Work, frame: Frame, in_port: int) -> int:
     elif frame.dst & GROUP:
         return flood(state, work, frame, in_port)
     else:
-        out = lookup(state, frame.dst | vlan)
+        out = lookup(state, frame.dst | vlan, work.now_ns)
         if out < 0 and vlan:
-            out = owner(state, frame.dst | vlan)
+            out = owner(state, frame.dst | vlan, work.now_ns)
         if out == in_port:
             return SAME_PORT
         if out < 0 or not state.ports[out].up:
@@ -199,7 +199,7 @@ def forward(state: State, work: Work, frame: Frame, in_port: int) -> int:
         return OK
     status = undelivered(state, work, out, status)
     if status == HELD:
-        state.ledger[in_port, PSEUDO_HEADER_REPAIRED] -= repaired  # it will come again
+        work.ledger[in_port, PSEUDO_HEADER_REPAIRED] -= repaired  # it will come again
     return status
 
 

@@ -100,7 +100,7 @@ def count_losses(state: State, work: Work, in_port: int) -> int:
     store_u32(work.scratch_hva + 8, STATISTICS_LEN)
     fd = state.ports[in_port].fd
     if getsockopt(fd, SOL_PACKET, PACKET_STATISTICS, work.scratch_hva, work.scratch_hva + 8) == 0:
-        state.drops[in_port, INTERFACE_FULL] += load_u32(work.scratch_hva + 4)
+        work.drops[in_port, INTERFACE_FULL] += load_u32(work.scratch_hva + 4)
     return 0
 
 
@@ -194,10 +194,10 @@ def from_interface(state: State, work: Work, in_port: int) -> int:
             status = forward_read(state, work, frame, in_port)
             if status == HELD:
                 break
-            state.ledger[in_port, TX_BYTES] += length
-        state.ledger[in_port, TX_FRAMES] += 1
+            work.ledger[in_port, TX_BYTES] += length
+        work.ledger[in_port, TX_FRAMES] += 1
         if status != OK:
-            state.drops[in_port, status] += 1
+            work.drops[in_port, status] += 1
         if word & TP_STATUS_LOSING:
             count_losses(state, work, in_port)
         # The kernel looks at all 32 bits; it has the slot back when the last of them is 0.

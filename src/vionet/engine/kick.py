@@ -75,7 +75,7 @@ def kicked(state: State, work: Work, index: int, ring: int) -> int:
 @kernel(INT, STATE, WORK, INT)
 def take_events(state: State, work: Work, timeout_ms: int) -> int:
     """Wait for events and note them.  *returns* their number (0 on EINTR)."""
-    count = epoll_wait(state.epoll_fd, work.events_hva, EVENTS_MAX, timeout_ms)
+    count = epoll_wait(work.epoll_fd, work.events_hva, EVENTS_MAX, timeout_ms)
     for i in range(count):
         data = load_i64(work.events_hva + EVENT_LEN * i + EVENT_DATA_OFF)
         what = data & 0xFF
@@ -86,6 +86,6 @@ def take_events(state: State, work: Work, timeout_ms: int) -> int:
                 stream_writable(state, work, index)
         elif what != EVENT_WAKE:
             kicked(state, work, index, what)
-            state.ledger[index, KICKS] += 1
-            state.ledger[index, WAKEUPS] += 1 if timeout_ms else 0
+            work.ledger[index, KICKS] += 1
+            work.ledger[index, WAKEUPS] += 1 if timeout_ms else 0
     return max(count, 0)

@@ -1,8 +1,8 @@
 """Every record that kernels work on, and how large everything may become.
 
-How it works: `State` is what a fabric is (ports, rings, memory maps, forwarding table, ledger);
-`Work` is one worker's private scratch (the frame in hand).  Both are single blocks of memory
-that never move; a kernel receives each as one pointer.
+How it works: `State` is what a fabric is (ports, rings, memory maps, forwarding table); `Work` is
+what one worker alone writes: the frame in hand and what it has counted.  Both are single blocks of
+memory that never move; a kernel receives each as one pointer.
 
 Invariants: every field has one writer at a time.  While the worker runs, the worker writes; the
 control plane writes only while the worker is paused (`fabric.worker`), except `State.stop`.
@@ -177,14 +177,8 @@ class State(Record):
     hash_high: int
     sleep_ms: int  # how long to sleep at most; -1: until something happens
     spin_ns: int  # how long an idle worker polls before it sleeps
-    epoll_fd: int
     notice_fd: int  # eventfd: something happened that the control plane should log
-    now_ns: int
-    rounds: int  # of the worker's loop: it advances while the loop does
-    telling: int  # 1 + the port whose driver is being told something; 0: none
     ports: Annotated[Records[Port], PORTS_MAX]
-    ledger: Annotated[Ints, PORTS_MAX, LEDGER_LEN]
-    drops: Annotated[Ints, PORTS_MAX, DROPS_LEN]
     fdb: Annotated[Records[FdbEntry], FDB_SIZE]
 
 
@@ -240,8 +234,12 @@ class Late(Record):
 
 
 class Work(Record):
-    """One worker's scratch."""
+    """One worker's own: its clock, what it counts, its scratch."""
 
+    now_ns: int  # the time, read now and then
+    epoll_fd: int
+    rounds: int  # of the loop: it advances while the loop does
+    telling: int  # 1 + the port whose driver is being told something; 0: none
     head_hva: int  # of the head copy in hand: a slot of `heads`, behind its room
     heads_hva: int  # of the first one
     scratch_hva: int
@@ -290,6 +288,8 @@ class Work(Record):
     heads: Annotated[Bytes, BURST_MAX * SLOT_LEN + 64]
     alts: Annotated[Bytes, BURST_MAX * SLOT_LEN + 64]  # head copies with a tag more or less
     segment: Annotated[Bytes, SLOT_LEN + 64]
+    ledger: Annotated[Ints, PORTS_MAX, LEDGER_LEN]  # what this worker has counted, by port
+    drops: Annotated[Ints, PORTS_MAX, DROPS_LEN]
     packet: Annotated[Bytes, PACKET_LEN]  # the rest of a frame read from a tap
     stream: Annotated[Bytes, PACKET_LEN]  # a frame finished for a stream
 

@@ -18,11 +18,9 @@ from vionet.engine.layout import (
     PATIENCE_NS,
     PORT,
     QUEUE,
-    STATE,
     WORK,
     Port,
     Queue,
-    State,
     Work,
 )
 from vionet.engine.packed import (
@@ -100,8 +98,8 @@ def count_waiting(queue: Queue, most: int) -> int:
     return n
 
 
-@kernel(INT, STATE, QUEUE, INT, INT)
-def outgrown(state: State, queue: Queue, waiting: int, needed: int) -> int:
+@kernel(INT, WORK, QUEUE, INT, INT)
+def outgrown(work: Work, queue: Queue, waiting: int, needed: int) -> int:
     """Whether `needed` buffers are more than this driver ever has waiting, as far as is known.
 
     A driver with a handful of buffers must not wait for ever for a frame that they cannot hold;
@@ -116,8 +114,8 @@ def outgrown(state: State, queue: Queue, waiting: int, needed: int) -> int:
         queue.waits_ns = 0
         return 0
     if queue.waits_ns == 0:
-        queue.waits_ns = state.now_ns
-    if state.now_ns - queue.waits_ns < PATIENCE_NS:
+        queue.waits_ns = work.now_ns
+    if work.now_ns - queue.waits_ns < PATIENCE_NS:
         return 0
     queue.waits_ns = 0
     queue.posted_max = waiting

@@ -162,9 +162,9 @@ def deliver_segment(state: State, work: Work, frame: Frame, out: int, action: in
         commit(queue, work, to_buffers(state, work, frame, out, action))
         touch(state, work, out, work.rx_ring)
     if status == OK:
-        state.ledger[out, RX_FRAMES] += 1
-        state.ledger[out, RX_BYTES] += frame.length
-        state.ledger[out, HEADER_BYTES] += frame.head_len
+        work.ledger[out, RX_FRAMES] += 1
+        work.ledger[out, RX_BYTES] += frame.length
+        work.ledger[out, HEADER_BYTES] += frame.head_len
     return status
 
 
@@ -223,10 +223,10 @@ def segment(state: State, work: Work, frame: Frame, out: int, accepts: int) -> i
         return work.status
     if state.ports[out].kind == STREAM_PORT:
         push(state, work, out)  # all of them together
-    state.ledger[out, GSO_SEGMENTED] += 1
-    state.ledger[out, SEGMENTS] += taken
+    work.ledger[out, GSO_SEGMENTED] += 1
+    work.ledger[out, SEGMENTS] += taken
     if taken < frame.gso_segments:
-        state.drops[out, work.status] += frame.gso_segments - taken
+        work.drops[out, work.status] += frame.gso_segments - taken
     return OK
 
 
@@ -244,16 +244,16 @@ def deliver_whole(state: State, work: Work, frame: Frame, out: int, action: int)
         elif (
             status == RX_RING_FULL
             and work.n_chains
-            and outgrown(state, queue, work.n_chains, work.n_chains + 1)
+            and outgrown(work, queue, work.n_chains, work.n_chains + 1)
         ):
             status = RX_BUFFER_TOO_SMALL
     else:
         status = to_tap(state, work, frame, out, action)
     if status == OK:
-        state.ledger[out, GSO_PASSED] += 1
-        state.ledger[out, RX_FRAMES] += 1
-        state.ledger[out, RX_BYTES] += frame.length
-        state.ledger[out, HEADER_BYTES] += frame.head_len
+        work.ledger[out, GSO_PASSED] += 1
+        work.ledger[out, RX_FRAMES] += 1
+        work.ledger[out, RX_BYTES] += frame.length
+        work.ledger[out, HEADER_BYTES] += frame.head_len
     return status
 
 
@@ -278,7 +278,7 @@ def deliver_large(state: State, work: Work, frame: Frame, out: int, accepts: int
             return status
     if frame.in_place:
         rest = lift(work, frame)
-        state.ledger[out, PAYLOAD_BYTES_COPIED] += rest
+        work.ledger[out, PAYLOAD_BYTES_COPIED] += rest
     if port.kind == STREAM_PORT and not port.writable:
         return STREAM_FULL
     queue = port.queues[work.rx_ring]
@@ -287,6 +287,6 @@ def deliver_large(state: State, work: Work, frame: Frame, out: int, accepts: int
         waiting = count_waiting(queue, frame.gso_segments)
         if waiting < 0:
             return refused(state, work, out, RX_RING_BROKEN)
-        if not outgrown(state, queue, waiting, frame.gso_segments):
+        if not outgrown(work, queue, waiting, frame.gso_segments):
             return RX_RING_FULL
     return segment(state, work, frame, out, accepts)

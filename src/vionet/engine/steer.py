@@ -77,7 +77,7 @@ def learn_flow(state: State, port: Port, work: Work, frame: Frame, ring: int) ->
     flow = flow_of(work, frame)
     slot = flow & (FLOWS_MAX - 1)
     entry = port.flows[slot]
-    now = state.now_ns >> 30 & TIME_MASK
+    now = work.now_ns >> 30 & TIME_MASK
     if entry == 0 or entry >> 8 & U32 == flow or (now - (entry >> 40)) & TIME_MASK > IDLE:
         port.flows[slot] = now << 40 | flow << 8 | (ring >> 1) + 1
     return 0

@@ -76,7 +76,7 @@ def refill(state: State, work: Work, index: int) -> int:
     elif error == ECONNRESET:
         end_session(state, work, index, LEFT)
     else:
-        state.drops[index, STREAM_ERROR] += 1
+        work.drops[index, STREAM_ERROR] += 1
         end_session(state, work, index, STREAM_ERROR)
     return 0
 
@@ -119,7 +119,7 @@ def from_stream(state: State, work: Work, in_port: int) -> int:
         if have >= PREFIX_LEN:
             length = swap16(load_u16(hva)) << 16 | swap16(load_u16(hva + 2))
             if length < ETH_HLEN or length > FRAME_MAX:
-                state.drops[in_port, STREAM_FRAME_INVALID] += 1
+                work.drops[in_port, STREAM_FRAME_INVALID] += 1
                 end_session(state, work, in_port, STREAM_FRAME_INVALID)
                 break
         if have < PREFIX_LEN + length:
@@ -136,9 +136,9 @@ def from_stream(state: State, work: Work, in_port: int) -> int:
             break
         done += 1
         port.in_off += PREFIX_LEN + length
-        state.ledger[in_port, TX_FRAMES] += 1
-        state.ledger[in_port, TX_BYTES] += length
+        work.ledger[in_port, TX_FRAMES] += 1
+        work.ledger[in_port, TX_BYTES] += length
         if status > 0:
-            state.drops[in_port, status] += 1
+            work.drops[in_port, status] += 1
     finish(state, work)
     return done

@@ -5,7 +5,7 @@ touched ring once and interrupts its driver if that one wants it.  Call descript
 non-blocking; a counter that is full already says what it has to (spec VU-43).
 
 Trust: a front-end shares the flags of the descriptors that it gave, and can make them blocking
-again.  `State.telling` says whose write a stuck worker waits in (`fabric.worker.Worker.stuck`).
+again.  `Work.telling` says whose write a stuck worker waits in (`fabric.worker.Worker.stuck`).
 """
 
 from vionet.engine.layout import STATE, WORK, State, Work
@@ -15,12 +15,12 @@ from vionet.jit.kernel import INT, kernel
 from vionet.jit.libc import write
 
 
-@kernel(INT, STATE, WORK, INT, INT, inline=True)
-def signal(state: State, work: Work, index: int, fd: int) -> int:
+@kernel(INT, WORK, INT, INT, inline=True)
+def signal(work: Work, index: int, fd: int) -> int:
     """Write a descriptor that the front-end of port `index` gave us; who is told is noted."""
-    state.telling = index + 1
+    work.telling = index + 1
     write(fd, work.one_hva, 8)
-    state.telling = 0
+    work.telling = 0
     return 0
 
 
@@ -43,9 +43,9 @@ def break_ring(state: State, work: Work, index: int, ring: int) -> int:
     queue = state.ports[index].queues[ring]
     queue.broken = 1
     queue.live = 0
-    state.drops[index, RING_BROKEN] += 1
+    work.drops[index, RING_BROKEN] += 1
     if queue.err_fd >= 0:
-        signal(state, work, index, queue.err_fd)
+        signal(work, index, queue.err_fd)
     write(state.notice_fd, work.one_hva, 8)
     return 0
 
@@ -58,10 +58,10 @@ def notify(state: State, work: Work, index: int, ring: int) -> int:
     if queue.published_idx == queue.used_idx and queue.published_wrap == queue.used_wrap:
         return 0
     if publish(port, queue) and queue.call_fd >= 0:
-        signal(state, work, index, queue.call_fd)
-        state.ledger[index, CALLS] += 1
+        signal(work, index, queue.call_fd)
+        work.ledger[index, CALLS] += 1
     else:
-        state.ledger[index, CALLS_SUPPRESSED] += 1
+        work.ledger[index, CALLS_SUPPRESSED] += 1
     return 0
 
 

@@ -39,12 +39,12 @@ INTERFACE = int(PortKind.INTERFACE)
 STREAM = int(PortKind.STREAM)
 
 
-@kernel(INT, STATE, WORK)
-def read_clock(state: State, work: Work) -> int:
-    """Set and *return* `state.now_ns`."""
+@kernel(INT, WORK)
+def read_clock(work: Work) -> int:
+    """Set and *return* `work.now_ns`."""
     clock_gettime(CLOCK_MONOTONIC, work.clock_hva)
-    state.now_ns = work.clock[0] * 1_000_000_000 + work.clock[1]
-    return state.now_ns
+    work.now_ns = work.clock[0] * 1_000_000_000 + work.clock[1]
+    return work.now_ns
 
 
 @kernel(INT, STATE, WORK)
@@ -71,8 +71,8 @@ def serve(state: State, work: Work) -> int:
     return done
 
 
-@kernel(INT, STATE)
-def arm_all(state: State) -> int:
+@kernel(INT, STATE, WORK)
+def arm_all(state: State, work: Work) -> int:
     """Ask every driver to kick.  *returns* 1 if a frame or an awaited buffer is there already, -1
     if a wire's frame waits for a driver with whom patience may end, else 0.
 
@@ -93,7 +93,7 @@ def arm_all(state: State) -> int:
             if queue.starved and queue.ready and not queue.broken and arm(port, queue):
                 queue.starved = 0
                 found = 1
-            if queue.starved and state.now_ns - queue.waits_ns < 2 * PATIENCE_NS:
+            if queue.starved and work.now_ns - queue.waits_ns < 2 * PATIENCE_NS:
                 waits = -1
     return found if found else waits
 
@@ -103,15 +103,15 @@ def run(state: State, work: Work) -> int:
     """Serve until `state.stop`.  *returns* 0."""
     idle_since = 0
     rounds = 0
-    read_clock(state, work)
+    read_clock(work)
     settle(state)
     call_drivers(state, work)
     while load_acquire_i64(work.stop_hva) == 0:
         rounds += 1
-        state.rounds += 1
+        work.rounds += 1
         if rounds >= PEEK_ROUNDS:
             rounds = 0
-            read_clock(state, work)
+            read_clock(work)
             take_events(state, work, 0)
         taken = serve(state, work)
         if taken > 0:
@@ -119,18 +119,18 @@ def run(state: State, work: Work) -> int:
             if taken < YIELD_FRAMES:
                 sched_yield()
             continue
-        read_clock(state, work)
+        read_clock(work)
         if idle_since == 0:
-            idle_since = state.now_ns
-        if state.now_ns - idle_since < state.spin_ns:
+            idle_since = work.now_ns
+        if work.now_ns - idle_since < state.spin_ns:
             sched_yield()
             continue
-        found = arm_all(state)
+        found = arm_all(state, work)
         if found > 0:
             idle_since = 0
             continue
         take_events(state, work, SHORT_MS if found else state.sleep_ms)
-        read_clock(state, work)
+        read_clock(work)
         rounds = 0
         idle_since = 0
     return 0

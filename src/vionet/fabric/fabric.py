@@ -43,7 +43,7 @@ class Fabric:
         self.notice_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll.add_wake(self._wake_fd)
         prepare_state(self._state, kind)
-        self._state.epoll_fd = self._poll.fd
+        self._work.epoll_fd = self._poll.fd
         self._state.notice_fd = self.notice_fd
         self._worker = Worker(self._state, self._work, self._wake_fd)
 
@@ -102,7 +102,7 @@ class Fabric:
             raise ValueError(f"{self.name}: a {self.kind.name.lower()} has at most {limit} ports")
         with self._worker.hold():
             self._state.n_ports = index + 1
-        return Slot(self._state, index, self._poll, self._worker.hold)
+        return Slot(self._state, index, self._poll, self._worker.hold, (self._work,))
 
 
 def prepare_state(state: State, kind: FabricKind) -> None:

@@ -88,8 +88,8 @@ class Worker:
 
         To be asked now and then; it has then been freed, and the write is given up.
         """
-        state = self._state
-        look = (int(state.rounds), int(state.telling))
+        work = self._work
+        look = (int(work.rounds), int(work.telling))
         found = look[1] - 1 if look[1] and look == self._look else None
         self._look = look
         if found is not None:

@@ -315,7 +315,7 @@ class GuestPort:
             broken = queue.broken
             more = self._control.serve(record, terms, self._refresh)
             record.control_kicked = int(more)
-            self._slot.state.drops[self._slot.index, RING_BROKEN] += queue.broken - broken
+            self._slot.works[0].drops[self._slot.index, RING_BROKEN] += queue.broken - broken
             if self._again and not self._control.state.announce:
                 # Linux announces itself before it has noticed the link, to nobody; so once more.
                 self._again = False

@@ -5,13 +5,14 @@ A `Slot` is an index into the state block together with the right to change it: 
 """
 
 import struct
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from vionet.engine.fdb import forget_port, pin
-from vionet.engine.layout import VLANS, Port, State
+from vionet.engine.layout import VLANS, Port, State, Work
 from vionet.engine.status import DROP_REASONS, LEDGER_KEYS, Accepts, Policy, PortKind
 
 
@@ -88,6 +89,7 @@ class Slot:
     index: int
     watch: Watch
     hold: Callable[[], AbstractContextManager[None]]
+    works: Sequence[Work]  # every worker's: each counts for itself
 
     @property
     def record(self) -> Port:
@@ -121,15 +123,16 @@ class Slot:
         """Drop the addresses learnt here; a locked port keeps its own.  *requires* hold."""
         forget_port(self.state, self.index)
         if self.record.locked:
-            pin(self.state, self.record.mac, self.index)
+            pin(self.state, self.record.mac, self.index, time.monotonic_ns())
 
     def ledger(self) -> dict[str, int]:
         """The port's counters by their stable keys."""
-        return dict(zip(LEDGER_KEYS, self.state.ledger[self.index].tolist(), strict=True))
+        counts = sum(work.ledger[self.index] for work in self.works)
+        return dict(zip(LEDGER_KEYS, counts.tolist(), strict=True))
 
     def drops(self) -> dict[str, int]:
         """Dropped frames by reason."""
-        counts = self.state.drops[self.index].tolist()
+        counts = sum(work.drops[self.index] for work in self.works).tolist()
         return dict(zip(DROP_REASONS[1:], counts[1:], strict=True))
 
 
