@@ -10,12 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.reader import Reader
 from tests.reference.guest import Guest
 from tests.reference.network import Network
 from tests.reference.packed import PackedRing
 from tests.reference.plug import EVENT_IDX, FULL, RING_PACKED, Options
 from tests.reference.ring import DESC, INDIRECT, NEXT, WRITE, DriverRing
 from vionet.engine.control import COMMAND_MAX, call_drivers
+from vionet.ports.announcement import ROUNDS_S
 from vionet.ports.control_server import COMMANDS_BURST, COMMANDS_PER_SECOND
 from vionet.vhost_user.ring import Ring
 
@@ -297,3 +299,38 @@ def test_nothing_is_served_without_the_feature(network: Network) -> None:
     assert (0, 2) == (guest.record.control_ring, guest.record.n_pairs)
     guest.port.set_ring(2, Ring())
     assert not guest.port.serve_control()
+
+
+def test_announcement_is_asked_for_until_it_must_have_been_heard(driver: Driver) -> None:
+    """spec CV-21: at once and after each acknowledgement, so many times and only after one; the
+    link, or the end of the session, calls it off."""
+    port = driver.port
+    reader = Reader(port)
+    port.opened(reader)
+    up, asked, acknowledge = Options(mac=MAC), 1 | 2, b"\3\0"
+    for _ in range(2):
+        reader.changes.clear()
+        port.change(replace(up, link_up=False))
+        port.change(up)
+        assert [0, asked] == reader.changes
+        assert OK == driver.ask(PROMISCUOUS)
+        assert [] == reader.timers, "not acknowledged"
+        for delay_s in ROUNDS_S:
+            assert OK == driver.ask(acknowledge)
+            assert OK == driver.ask(acknowledge)
+            ((found_s, call),) = reader.timers
+            assert delay_s == found_s
+            assert 1 == reader.config[6], "LINK_UP alone"
+            reader.timers.clear()
+            call()
+            assert asked == reader.config[6]
+        assert OK == driver.ask(acknowledge)
+        assert [] == reader.timers, "the last round"
+        assert [0] + [asked] * (1 + len(ROUNDS_S)) == reader.changes
+    for end in (lambda: port.change(replace(up, link_up=False)), lambda: port.closed("done")):
+        port.change(replace(up, link_up=False))
+        port.change(up)
+        assert OK == driver.ask(acknowledge)
+        assert 1 == len(reader.timers)
+        end()
+        assert [] == reader.timers

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.reference.plug import Bare, Options, slot
+from tests.reader import Reader
+from tests.reference.plug import Options, slot
 from vionet.engine.layout import State
 from vionet.engine.status import Accepts, Policy
 from vionet.fabric.fabric import prepare_state
@@ -22,26 +23,6 @@ MAC = 0x525400123456
 LINK_UP, ASKED = 1, 2
 
 
-class Reader:
-    """A front-end that notes what it is told."""
-
-    def __init__(self, port: GuestPort, reads_config: bool = True) -> None:
-        self.port = port
-        self.reads_config = reads_config
-        self.config = b""
-        self.changes: list[int] = []  # the status field of each that was told
-        self.ended = ""
-
-    def show_config(self, config: bytes, *, changed: bool) -> None:
-        self.config = config
-        if changed:
-            self.changes.append(struct.unpack_from("<H", config, 6)[0])
-
-    def end(self, reason: str) -> None:
-        self.ended = reason
-        self.port.closed(reason)
-
-
 @pytest.fixture
 def state() -> Iterator[State]:
     """A fabric with one port and no worker."""
@@ -54,7 +35,7 @@ def state() -> Iterator[State]:
 def plugged(state: State, **options: object) -> GuestPort:
     """A guest's port with these options, everything offered."""
     chosen = replace(Options(features=OFFLOADS | VERSION_1), **options)  # type: ignore[arg-type]
-    return GuestPort(slot(Bare(state), 0), chosen)
+    return GuestPort(slot(state, 0), chosen)
 
 
 def test_offer_follows_the_options(state: State) -> None:

@@ -32,6 +32,7 @@ from vionet.engine.kick import count_rings
 from vionet.engine.layout import Queue
 from vionet.engine.ring import begin, position, refresh
 from vionet.engine.status import RING_BROKEN, Accepts, PortKind
+from vionet.ports.announcement import Announcement
 from vionet.ports.control_queue import Terms
 from vionet.ports.control_server import ControlServer
 from vionet.ports.offload import GUEST_OFFLOADS, sends_gso, takes_gso, usable
@@ -86,7 +87,7 @@ class GuestPort:
         self._front_end: FrontEnd | None = None
         self._attached = False
         self._control = ControlServer(options.mac or 0)
-        self._again = False  # to announce itself, once it has acknowledged the first time
+        self._announcement = Announcement(self._ask_to_announce)
         # Told what may be delivered here whole and partial, whenever that has changed.
         self.follower: Callable[[int, bool], None] | None = None
         self._told: tuple[int, bool] | None = None
@@ -153,12 +154,16 @@ class GuestPort:
             if not options.link_up:
                 self._front_end.end("the port's link was set down")
             return
+        self._announcement.stop()
         announces = self._has(virtio_net.VIRTIO_NET_F_GUEST_ANNOUNCE)
-        self._again = bool(announces and self._slot.record.control_ring and options.link_up)
-        self._ask_to_announce(self._again)
+        if announces and self._slot.record.control_ring and options.link_up:
+            self._announcement.begin()
+        else:
+            self._control.state = replace(self._control.state, announce=False)
+            self._show_config(changed=True)
 
-    def _ask_to_announce(self, asked: bool) -> None:
-        self._control.state = replace(self._control.state, announce=asked)
+    def _ask_to_announce(self) -> None:
+        self._control.state = replace(self._control.state, announce=True)
         self._show_config(changed=True)
 
     # --- Device -------------------------------------------------------------------------------
@@ -200,7 +205,7 @@ class GuestPort:
             record = self._slot.record
             if not (record.control_ring and record.queues[record.control_ring].live):
                 self._control.reset()
-                self._again = False
+                self._announcement.stop()
             self.features = features
             record.features = features - (features >> 63 << 64)  # bit 63 is the sign
             record.header_len = virtio_net.header_len(features)
@@ -315,13 +320,10 @@ class GuestPort:
             broken = queue.broken
             more = self._control.serve(record, terms, self._refresh)
             record.control_kicked = int(more)
-            self._slot.works[0].drops[self._slot.index, RING_BROKEN] += queue.broken - broken
-            if self._again and not self._control.state.announce:
-                # Linux announces itself before it has noticed the link, to nobody; so once more.
-                self._again = False
-                self._ask_to_announce(True)
-            else:
-                self._show_config()
+            self._slot.state.drops[self._slot.index, RING_BROKEN] += queue.broken - broken
+            self._show_config()
+            if self._front_end is not None and not self._control.state.announce:
+                self._announcement.go_on(self._front_end)
             return more
 
     def _show_config(self, *, changed: bool = False) -> None:

@@ -12,6 +12,7 @@ Trust: a front-end that sends nonsense, half a message, or does not read its rep
 connection and nothing more.
 """
 
+import asyncio
 import os
 import socket
 from collections.abc import Callable, Iterable
@@ -114,6 +115,10 @@ class Connection:
         message = Message(vu.BackendRequest.CONFIG_CHANGE_MSG, flags=vu.VERSION).pack()
         with suppress(OSError), socket.socket(fileno=os.dup(fd)) as channel:
             channel.send(message, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> Callable[[], None]:
+        """Have the device called in a while; *returns* what calls that off."""
+        return asyncio.get_running_loop().call_later(delay_s, call).cancel
 
     def end(self, reason: str, *, broken: bool = False) -> None:
         """Close everything, once."""

@@ -5,7 +5,7 @@ acknowledged; when a call returns, what it asked for has happened.  While a fron
 the device has it as a `FrontEnd`, and may tell it of changes that begin here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,6 +33,12 @@ class FrontEnd(Protocol):
 
     def show_config(self, config: bytes, *, changed: bool) -> None:
         """What is read from now on; `changed`: the driver is to be interrupted for it."""
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> Callable[[], None]:
+        """Have the device called on its thread in a while; *returns* what calls that off.
+
+        The device calls it off at the latest when it is `closed`.
+        """
 
     def end(self, reason: str) -> None:
         """End its session; `Device.closed` is called before the return."""
