@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.reader import Reader
-from tests.reference.plug import Options, slot
+from tests.reference.plug import Bare, Options, slot
 from vionet.engine.layout import State
 from vionet.engine.status import Accepts, Policy
 from vionet.fabric.fabric import prepare_state
@@ -35,7 +35,7 @@ def state() -> Iterator[State]:
 def plugged(state: State, **options: object) -> GuestPort:
     """A guest's port with these options, everything offered."""
     chosen = replace(Options(features=OFFLOADS | VERSION_1), **options)  # type: ignore[arg-type]
-    return GuestPort(slot(state, 0), chosen)
+    return GuestPort(slot(Bare(state), 0), chosen)
 
 
 def test_offer_follows_the_options(state: State) -> None:

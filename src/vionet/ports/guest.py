@@ -320,7 +320,7 @@ class GuestPort:
             broken = queue.broken
             more = self._control.serve(record, terms, self._refresh)
             record.control_kicked = int(more)
-            self._slot.state.drops[self._slot.index, RING_BROKEN] += queue.broken - broken
+            self._slot.works[0].drops[self._slot.index, RING_BROKEN] += queue.broken - broken
             self._show_config()
             if self._front_end is not None and not self._control.state.announce:
                 self._announcement.go_on(self._front_end)
