@@ -8,6 +8,7 @@ console on standard input and output is the shell.  The device's properties are 
 
 import subprocess
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from tests.interop.peers import initramfs
@@ -17,9 +18,9 @@ from tests.tools import need, need_guest_kernel
 
 
 def machine(memory: int, cpus: int, modules: str) -> list[str]:
-    """The command line of a machine that boots our initramfs on the serial line."""
+    """The arguments of a machine that boots our initramfs on the serial line."""
     return [
-        *("qemu-system-x86_64", "-accel", "tcg", "-cpu", "max"),
+        *("-accel", "tcg", "-cpu", "max"),
         *("-machine", "q35,memory-backend=m", "-smp", str(cpus), "-m", str(memory)),
         *("-object", f"memory-backend-memfd,id=m,size={memory}M,share=on"),
         *("-display", "none", "-monitor", "none", "-serial", "stdio"),
@@ -47,16 +48,17 @@ class Qemu(Console):
         netdev: str = "",
         cpus: int = 1,
         queues: int = 1,
+        program: str = "qemu-system-x86_64",
     ) -> None:
         """Start a guest; `properties` are those of the device, `netdev` makes another than ours.
 
         Several `queues` (pairs) are of use only with as many `cpus`.  A QEMU that `listens` waits
         for its back-end to connect, and for the next one when that is gone.
         """
-        need("qemu-system-x86_64")
+        need(program)
         self.folder = folder
         modules = ",".join(Path(module).name for module in initramfs.MODULES)
-        argv = machine(memory, cpus, modules)
+        argv = [program, *machine(memory, cpus, modules)]
         argv += ["-nodefaults", "-no-user-config", *([] if reboots else ["-no-reboot"])]
         if socket is not None:
             again = ",reconnect=1" if reconnect else ",server=on" if listens else ""
@@ -69,8 +71,9 @@ class Qemu(Console):
         if netdev:
             argv += ["-netdev", f"{netdev},id=n"]
             argv += ["-device", f"virtio-net-pci,netdev=n,mac={mac},romfile="]
-        child = Peer(argv, folder / f"{name}.log", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        super().__init__(name, child, folder / f"{name}.console")
+        pipe = subprocess.PIPE
+        launch = partial(Peer, argv, folder / f"{name}.log", stdin=pipe, stdout=pipe)
+        super().__init__(name, launch, folder / f"{name}.console")
         self.python = initramfs.PYTHON
         self.endpoint_path = "/endpoint.pyc"
 

@@ -8,6 +8,7 @@ reconnects a device whose socket closed (environment of the tests, not of vionet
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from tests.interop.peers.process import Peer
@@ -45,17 +46,19 @@ class Uml(Console):
         memory: int = 96,
         modules: tuple[str, ...] = NET_MODULES,
         device: str = "",
+        program: str = "linux.uml",
     ) -> None:
         """Start a guest whose eth0 is served by the back-end on `socket`; see `await_boot`.
 
-        `device` is a kernel parameter that makes another eth0, as `eth0=vde,FOLDER`.
+        `device` is a kernel parameter that makes another eth0, as `eth0=vde,FOLDER`; `program` is
+        the kernel.
         """
-        need("linux.uml")
+        need(program)
         need("busybox")
         need("ip")
         release = next(MODULES.iterdir())
         argv = [
-            "linux.uml",
+            program,
             f"mem={memory}M",
             "rootfstype=hostfs",
             "rootflags=/",
@@ -74,7 +77,8 @@ class Uml(Console):
             argv.append(f"virtio_uml.device={socket}:1")
         if device:
             argv.append(device)
-        child = Peer(
+        launch = partial(
+            Peer,
             argv,
             folder / f"{name}.log",
             stdin=subprocess.PIPE,
@@ -82,5 +86,5 @@ class Uml(Console):
             env={"TMPDIR": "/dev/shm"},  # where the guest's memory file is made
             family=True,
         )
-        super().__init__(name, child, folder / f"{name}.console")
+        super().__init__(name, launch, folder / f"{name}.console")
         self.python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
