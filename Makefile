@@ -1,22 +1,27 @@
 # make demo     see what this is: makes .venv, installs into it, runs `vionet demo`
 # make test     everything that must hold: linters, types, tests in three lanes, real peers
+# make bench    measure everything: bench/results/DATE.json and docs/performance.md
 # make lint     linters and types only
 # make format   rewrite the sources as the linters want them
 #
 # PYTHON=...          the interpreter for .venv (3.11 or newer)
+# BENCH=...           options of `vionet bench all`: --quick, --only peers, --realtime
 # COVERAGE_FLOOR=90   percent of engine, vhost_user and config that unit tests must reach
 
 VENV := .venv
 COVERAGE_FLOOR ?= 90
 export COVERAGE_FLOOR
 
-.PHONY: demo test lint format packages clean
+.PHONY: demo test bench lint format packages clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/vionet demo
 
 test: packages $(VENV)/.installed-test
 	scripts/run-tests
+
+bench: packages $(VENV)/.installed-bench
+	$(VENV)/bin/vionet bench all $(BENCH)
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/python -m pytest -q tests/repo/test_lint.py
@@ -35,6 +40,10 @@ $(VENV)/.installed: pyproject.toml src/vionet/__init__.py
 
 $(VENV)/.installed-test: pyproject.toml src/vionet/__init__.py
 	scripts/environment $(VENV) test
+	touch $@ $(VENV)/.installed $(VENV)/.installed-bench
+
+$(VENV)/.installed-bench: pyproject.toml src/vionet/__init__.py
+	scripts/environment $(VENV) bench
 	touch $@ $(VENV)/.installed
 
 clean:

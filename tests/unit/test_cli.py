@@ -23,7 +23,7 @@ from vionet.daemon.running import Running
 from vionet.engine.status import LEDGER_KEYS
 from vionet.vhost_user.listener import Listener
 
-COMMANDS = ("demo", "switch", "wire", "status", "port", "check")
+COMMANDS = ("demo", "switch", "wire", "status", "port", "check", "bench")
 
 
 @pytest.fixture

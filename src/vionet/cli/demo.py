@@ -14,9 +14,10 @@ from typing import Any, Final
 import click
 
 from vionet.cli.group import Failure
-from vionet.cli.table import console, count, feature_text, plain_table
+from vionet.cli.table import count, feature_text
 from vionet.cli.tour import Tour, Wrong, settled_ports
 from vionet.daemon.control import ControlError, ask_status
+from vionet.terminal import console, plain_table
 
 VERSION: Final = 1
 ROUNDS: Final = 100

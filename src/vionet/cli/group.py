@@ -5,8 +5,8 @@ Exit status: 0 for success, 1 for failure (a `Failure`, one line), 2 for wrong u
 
 import importlib
 import sys
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final, NamedTuple
 
 import click
 from click.exceptions import NoArgsIsHelpError
@@ -21,36 +21,41 @@ class Failure(click.ClickException):
     exit_code = 1
 
 
-class _Command(NamedTuple):
+class Entry(NamedTuple):
+    """Where a command is, and what it does in a few words."""
+
     module: str
     attribute: str
     summary: str
 
 
 _COMMANDS: Final = {
-    "demo": _Command("vionet.cli.demo", "demo", "A tour in under a minute, without root or QEMU."),
-    "switch": _Command("vionet.cli.fabric", "switch", "Join many ports, in the foreground."),
-    "wire": _Command("vionet.cli.fabric", "wire", "Join two ports and nothing else."),
-    "status": _Command(
+    "demo": Entry("vionet.cli.demo", "demo", "A tour in under a minute, without root or QEMU."),
+    "switch": Entry("vionet.cli.fabric", "switch", "Join many ports, in the foreground."),
+    "wire": Entry("vionet.cli.fabric", "wire", "Join two ports and nothing else."),
+    "status": Entry(
         "vionet.cli.status", "status", "Who is attached, what was negotiated, the ledger."
     ),
-    "port": _Command("vionet.cli.port", "port", "Change a port while it is in use."),
-    "check": _Command(
+    "port": Entry("vionet.cli.port", "port", "Change a port while it is in use."),
+    "check": Entry(
         "vionet.check.command", "command", "Test a vhost-user network back-end, rule by rule."
     ),
+    "bench": Entry("vionet.cli.bench", "bench", "Measure, against what else there is."),
 }
 
 
 class Commands(click.Group):
     """Imports a command when it is called; its summary is known without it."""
 
+    entries: ClassVar[Mapping[str, Entry]] = _COMMANDS
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order in which a newcomer meets them."""
-        return list(_COMMANDS)
+        return list(self.entries)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command itself."""
-        entry = _COMMANDS.get(cmd_name)
+        entry = self.entries.get(cmd_name)
         if entry is None:
             return None
         command = getattr(importlib.import_module(entry.module), entry.attribute)
@@ -61,14 +66,14 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, with a near name where there is no such command."""
-        if args[0] not in _COMMANDS and not args[0].startswith("-"):
-            ctx.fail(f"{args[0]}: no such command; {suggest(args[0], _COMMANDS)}")
+        if args[0] not in self.entries and not args[0].startswith("-"):
+            ctx.fail(f"{args[0]}: no such command; {suggest(args[0], self.entries)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list in `--help`, from the summaries here."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.summary) for name, entry in _COMMANDS.items()])
+            formatter.write_dl([(name, entry.summary) for name, entry in self.entries.items()])
 
     def main(
         self,

@@ -1,16 +1,12 @@
-"""Tables for people: readable at 80 columns, plain where the output is not a terminal."""
+"""The status document as tables for people."""
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from rich.console import Console
-from rich.table import Table
-
 from vionet.config.feature import short_name
 from vionet.spec import virtio
+from vionet.terminal import console, plain_table
 
-_WIDTH: Final = 80
 _UNITS: Final = ("", "k", "M", "G", "T", "P")
 # Bits that every modern driver negotiates say little; the rest says what it agreed to.
 _DULL: Final = {
@@ -30,39 +26,6 @@ _COLUMNS: Final = (
     ("payload_bytes_copied", "copied"),
     ("payload_bytes_summed", "summed"),
 )
-
-
-def console() -> Console:
-    """For standard output: the terminal's width there, 80 columns elsewhere."""
-    terminal = sys.stdout.isatty()
-    return Console(
-        file=sys.stdout,
-        width=None if terminal else _WIDTH,
-        no_color=None if terminal else True,
-        highlight=False,
-        emoji=False,
-        markup=False,
-    )
-
-
-def plain_table(
-    columns: Sequence[str], *, folding: Sequence[str], numbers_from: int, headed: bool = True
-) -> Table:
-    """A table without lines; only `folding` columns are ever broken into several lines.
-
-    The columns from `numbers_from` on are aligned to the right.
-    """
-    table = Table(
-        box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_header=headed
-    )
-    for index, column in enumerate(columns):
-        table.add_column(
-            column,
-            justify="right" if index >= numbers_from else "left",
-            overflow="fold",
-            no_wrap=column not in folding,
-        )
-    return table
 
 
 def count(value: int) -> str:

@@ -1,0 +1,39 @@
+"""`vionet bench`: the group of all measurements.
+
+Each is a module of `vionet.bench`, imported when it is called; most contain kernels, and the
+first use of a version compiles them.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import click
+
+from vionet.bench.catalogue import BENCHES
+from vionet.cli.group import Commands, Entry
+from vionet.cli.progress import compilation_shown
+
+
+class Benches(Commands):
+    """Those of the catalogue, and all of them in turn."""
+
+    entries: ClassVar[Mapping[str, Entry]] = {
+        name: Entry(f"vionet.bench.{name}", "command", words) for name, words in BENCHES.items()
+    } | {"all": Entry("vionet.bench.suite", "command", "Everything above; writes a report.")}
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command itself, however long its kernels take."""
+        if cmd_name not in BENCHES:
+            return super().get_command(ctx, cmd_name)
+        with compilation_shown():
+            return super().get_command(ctx, cmd_name)
+
+
+@click.command(cls=Benches, context_settings={"help_option_names": ["-h", "--help"]})
+def bench() -> None:
+    """Measure vionet against what else there is, in one run, as ratios.
+
+    One core does what is measured, another is the load. Every bench takes --quick (does it work
+    at all?), --json and --plot FILE. What could not be measured is named; exit status 1 says that
+    a result is wrong, never that it is slow.
+    """
