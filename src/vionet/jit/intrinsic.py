@@ -61,6 +61,17 @@ store_i64: Callable[[int, int], None] = intrinsic(_store(64))
 load_acquire_u16: Callable[[int], int] = intrinsic(_load(16, "acquire"))
 load_acquire_i64: Callable[[int], int] = intrinsic(_load(64, "acquire"))
 store_release_u16: Callable[[int, int], None] = intrinsic(_store(16, "release"))
+store_release_i64: Callable[[int, int], None] = intrinsic(_store(64, "release"))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _exchange_if(typingctx: Any, address: Any, expected: Any, value: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], _I64.as_pointer())
+        pair = builder.cmpxchg(pointer, args[1], args[2], "acquire", "monotonic")
+        return builder.zext(builder.extract_value(pair, 1), _I64)
+
+    return types.int64(types.int64, types.int64, types.int64), generate
 
 
 def _fenced(ordering: str) -> Any:
@@ -134,9 +145,11 @@ def _copy32(typingctx: Any, destination: Any, source: Any) -> Any:
 
 
 fence: Callable[[], None] = intrinsic(_fenced("seq_cst"))
+fence_acquire: Callable[[], None] = intrinsic(_fenced("acquire"))
 fence_release: Callable[[], None] = intrinsic(_fenced("release"))
 prefetch: Callable[[int], None] = intrinsic(_prefetch(0))
 prefetch_write: Callable[[int], None] = intrinsic(_prefetch(1))
+exchange_if: Callable[[int, int, int], int] = _exchange_if
 relax: Callable[[], None] = _relax
 copy: Callable[[int, int, int], None] = _copy
 copy32: Callable[[int, int], None] = _copy32

@@ -5,11 +5,14 @@ modules, which have compared every address and length with the memory map, may c
 
 Ordering: `load_acquire_u16` and `store_release_u16` for ring indices; `fence` is a full barrier,
 needed where a store has to be seen before a later load (event index, spec SP-29, SP-30).
-`fence_release` keeps earlier accesses before later stores; on x86 it is no instruction.  It stands
-before the store of a used entry that may not lie where an atomic store could go.
+`fence_release` keeps earlier accesses before later stores, `fence_acquire` earlier loads before
+later accesses; on x86 both are no instruction.  The former stands before the store of a used entry
+that may not lie where an atomic store could go.  `exchange_if` takes a lock, `store_release_i64`
+gives it back.
 """
 
 import ctypes
+import threading
 
 from vionet.jit.lane import LANE, Lane
 
@@ -55,8 +58,27 @@ if LANE is Lane.INTERPRETED:
         """Load; no later access may be moved before it."""
         return load_i64(address)
 
+    _atomic = threading.Lock()
+
+    def exchange_if(address: int, expected: int, value: int) -> int:
+        """Store `value` where `expected` is; *returns* 1 if it was.  No later access may be moved
+        before it."""
+        with _atomic:
+            word = ctypes.c_int64.from_address(int(address))
+            found = word.value == expected
+            if found:
+                word.value = int(value)
+            return int(found)
+
+    def store_release_i64(address: int, value: int) -> None:
+        """Store; no earlier access may be moved after it."""
+        store_i64(address, value)
+
     def fence() -> None:
         """Full memory barrier."""
+
+    def fence_acquire() -> None:
+        """No later access may be moved before an earlier load."""
 
     def fence_release() -> None:
         """No earlier access may be moved after a later store."""
@@ -88,7 +110,9 @@ else:
     from vionet.jit.intrinsic import (  # type: ignore[assignment]
         copy,
         copy32,
+        exchange_if,
         fence,
+        fence_acquire,
         fence_release,
         load_acquire_i64,
         load_acquire_u16,
@@ -100,6 +124,7 @@ else:
         prefetch_write,
         relax,
         store_i64,
+        store_release_i64,
         store_release_u16,
         store_u16,
         store_u32,
@@ -109,7 +134,9 @@ else:
 __all__ = [
     "copy",
     "copy32",
+    "exchange_if",
     "fence",
+    "fence_acquire",
     "fence_release",
     "load_acquire_i64",
     "load_acquire_u16",
@@ -121,6 +148,7 @@ __all__ = [
     "prefetch_write",
     "relax",
     "store_i64",
+    "store_release_i64",
     "store_release_u16",
     "store_u16",
     "store_u32",
