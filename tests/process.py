@@ -1,14 +1,13 @@
-"""Child processes of tests: a group of their own, hard timeouts, ended by process id.
+"""Child processes of tests: hard timeouts, ended by process id.
 
-How it works: `setpriv` has the kernel kill a `Process` when the test process dies, whatever it dies
-of.  A `Child` is one whose output comes through pipes that every wait reads with a deadline, so
-waiting for a line is waiting for an event.  A child that writes much while no test waits for it
-would block on a full pipe: such ones write to a file (`tests.interop.peers.process.Peer`).
+How it works: a `Child` is a `Process`, which dies with the tests, and its output comes through
+pipes that every wait reads with a deadline, so waiting for a line is waiting for an event.  A child
+that writes much while no test waits for it would block on a full pipe: such ones write to a file
+(`tests.interop.peers.process.Peer`).
 
 Invariants: every wait has a deadline; after `Children.end` all were reaped.
 """
 
-import contextlib
 import os
 import re
 import select
@@ -19,63 +18,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from tests.tools import find
+from vionet.bench.guest.process import Process
 
 TAIL = 2000  # characters of output shown when something fails
 
 
 class ChildError(AssertionError):
     """A child did not do in time what the test waits for; the message carries its output."""
-
-
-class Process:
-    """A process in a group of its own, which dies with the tests."""
-
-    def __init__(
-        self,
-        argv: Sequence[str],
-        *,
-        stdin: int = subprocess.DEVNULL,
-        stdout: int | IO[bytes],
-        stderr: int | IO[bytes],
-        env: Mapping[str, str] | None = None,
-        cwd: Path | None = None,
-    ) -> None:
-        guard = ["setpriv", "--pdeathsig", "KILL", "--"] if find("setpriv") else []
-        self.argv = list(argv)
-        self.process = subprocess.Popen(
-            [*guard, *self.argv],
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            env={**os.environ, **(env or {})},
-            cwd=cwd,
-            process_group=0,
-        )
-
-    @property
-    def pid(self) -> int:
-        """Of the process, and of its group."""
-        return self.process.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether it has not ended yet."""
-        return self.process.poll() is None
-
-    def kill(self) -> None:
-        """SIGKILL the whole group and reap the process."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self.process.wait(10)
-        self.collect_rest()
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-
-    def collect_rest(self) -> None:
-        """Take what a killed process has left in its pipes."""
 
 
 class Child(Process):

@@ -12,10 +12,12 @@ from tests.interop.end import End
 from tests.interop.lab import Lab
 from tests.interop.peers.process import Peer, PeerError
 from tests.interop.peers.qemu import Qemu
-from tests.interop.peers.shell import READY, Console
+from tests.interop.peers.shell import Console
 from tests.interop.peers.traffic import converse
-from tests.interop.peers.uml import INIT, Uml
+from tests.interop.peers.uml import Uml
 from tests.tools import need, need_root
+from vionet.bench.guest.console import READY
+from vionet.bench.guest.machine import INIT
 
 KINDS = {"uml": Uml, "qemu": Qemu}
 PROGRAMS = {"uml": "linux.uml", "qemu": "qemu-system-x86_64"}

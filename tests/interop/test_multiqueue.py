@@ -4,6 +4,7 @@ import pytest
 
 from tests.interop.lab import Lab
 from tests.interop.peers.qemu import Qemu
+from tests.interop.peers.shell import last_literal
 from tests.interop.peers.traffic import check_datagrams, transfer
 from tests.interop.peers.uml import Uml
 from tests.interop.peers.vionet import Vionet
@@ -57,7 +58,7 @@ def test_a_flow_comes_back_on_the_queue_beside_its_own(trio: tuple[Vionet, Qemu,
         before = received(a)
         serving = b.start_endpoint(f"udp-serve {b.address4} 5201")
         endpoint = f"{a.python} -ISB {a.endpoint_path} udp-send {b.address4} 5201 largest=400"
-        (asked,) = a.start(f"taskset {1 << queue:x} {endpoint}").results(60)
+        (asked,) = last_literal(a.run(f"taskset {1 << queue:x} {endpoint}", 60))
         (served,) = serving.results(60)
         check_datagrams(400, asked, served)
         counts = [after - first for first, after in zip(before, received(a), strict=True)]

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.interop.peers.process import Peer, PeerError, call, until
-from tests.interop.peers.shell import Job, Shell
+from tests.interop.peers.shell import Shell
 from tests.tools import need
+from vionet.bench.guest.shell import Job
 
 LAST = b"the last frame of a capture"
 LAST_OUT = f"""

@@ -8,7 +8,7 @@ guests without KVM are slow; a transfer that has to last is paced with `rate`.
 from dataclasses import dataclass
 from typing import Any
 
-from tests.interop.peers.shell import Job, Shell
+from tests.interop.peers.shell import EndpointJob, Shell
 
 PORT = 5201
 
@@ -23,8 +23,8 @@ class Transfer:
     """A bulk TCP transfer under way."""
 
     size: int
-    serving: Job
-    sending: Job
+    serving: EndpointJob
+    sending: EndpointJob
 
     def check(self, timeout: float = 60) -> None:
         """Wait for the end; every byte has to have arrived."""
