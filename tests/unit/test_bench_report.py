@@ -46,19 +46,20 @@ def test_ratio_is_the_median_of_the_rounds() -> None:
 
 @pytest.mark.parametrize("key", GOALS)
 def test_goal_is_whole(key: str) -> None:
-    """Every goal has one bound, one line of words, and says where it is measured."""
+    """Every goal has a bound, one line of words, and says where it is measured."""
     goal = GOALS[key]
-    assert (goal.at_least is None) != (goal.at_most is None)
+    assert goal.met(goal.limit) == (goal.sign != "<")
     assert goal.bench
     assert 72 >= len(goal.words)
-    assert goal.bound.startswith("≥ " if goal.at_most is None else "≤ ")
+    assert re.fullmatch(r"[≥≤<=] [\d.]+( \D+)?", goal.bound)
 
 
 def test_goals_are_judged() -> None:
-    """A ratio against its least, a value against its most; the bound itself is met."""
-    least, most = Goal("b", "w", 1.5), Goal("b", "w", at_most=20, unit="s")
-    assert [True, True, False] == [least.met(x) for x in (1.6, 1.5, 1.499)]
-    assert [True, True, False] == [most.met(x) for x in (0, 20, 20.1)]
+    """A ratio or a value against its bound, which is itself met, or not."""
+    assert [True, True, False] == [Goal("b", "w", "≥", 1.5).met(x) for x in (1.6, 1.5, 1.499)]
+    assert [True, False, False] == [Goal("b", "w", "<", 20, "s").met(x) for x in (0, 20, 20.1)]
+    assert [True, True, False] == [Goal("b", "w", "≤", 1.5).met(x) for x in (0, 1.5, 1.51)]
+    assert [True, False] == [Goal("b", "w", "=", 0, "bytes").met(x) for x in (0, 1)]
     start = Figure("warm", "vionet", "s", (0.5, 0.7, 0.6), goal="warm-start")
     assert (0.6, True) == (GOALS["warm-start"].read(start), judge(start))
     with pytest.raises(AssertionError, match="not in s"):

@@ -108,7 +108,7 @@ def test_hanging_bench_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         "#!/bin/sh\nsleep 600 & echo started $! >&2\ntrap '' INT\nwhile :; do wait; done\n"
     )
     program.chmod(0o755)
-    monkeypatch.setattr(suite.sys, "executable", str(program))
+    monkeypatch.setattr(sys, "executable", str(program))
     monkeypatch.setattr(suite, "_END_S", 0.2)
     started = time.monotonic()
     assert "did not end within 1 s" == suite.run_bench("forward", [], 1)["failure"]
@@ -123,7 +123,7 @@ def test_bench_that_leaves_processes_is_a_failure(
     document = json.dumps(peers().document()).replace("'", "")
     program.write_text(f"#!/bin/sh\nsleep 600 >&- 2>&- &\necho '{document}'\n")
     program.chmod(0o755)
-    monkeypatch.setattr(suite.sys, "executable", str(program))
+    monkeypatch.setattr(sys, "executable", str(program))
     part = suite.run_bench("peers", [], 20)
     assert "left processes behind" == part["failure"]
     assert peers() == Result.read(part["result"])

@@ -5,11 +5,14 @@ figure's ratio, one with a unit about its median in that unit.  Several figures 
 goal (one a kind of ring, say): the worst of them decides.  A quick run judges nothing.
 """
 
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from vionet.bench.result import Figure, Result, digits
+
+_SIGNS: Final = {"≥": operator.ge, "≤": operator.le, "<": operator.lt, "=": operator.eq}
 
 
 @dataclass(frozen=True)
@@ -18,8 +21,8 @@ class Goal:
 
     bench: str
     words: str
-    at_least: float | None = None
-    at_most: float | None = None
+    sign: str
+    limit: float
     unit: str = ""  # of the figure's median; empty: the goal is about its ratio
 
     def read(self, figure: Figure) -> float | None:
@@ -29,46 +32,52 @@ class Goal:
 
     def met(self, measured: float) -> bool:
         """Whether that is enough."""
-        return (self.at_least is None or measured >= self.at_least) and (
-            self.at_most is None or measured <= self.at_most
-        )
+        return bool(_SIGNS[self.sign](measured, self.limit))
+
+    @property
+    def is_floor(self) -> bool:
+        """Whether more is better."""
+        return self.sign == "≥"
 
     @property
     def bound(self) -> str:
-        """`≥ 1.5`, `≤ 250 MiB`."""
-        sign, number = ("≤", self.at_most) if self.at_least is None else ("≥", self.at_least)
-        return f"{sign} {number:g} {self.unit}".rstrip()
+        """`≥ 1.5`, `< 250 MiB`."""
+        return f"{self.sign} {self.limit:g} {self.unit}".rstrip()
 
 
 CORE: Final = "% of a core"
 GOALS: Final[dict[str, Goal]] = {
-    "forward-64-wire": Goal("peers", "64 B both ways: wire against testpmd io forwarding", 1.5),
-    "forward-64-switch": Goal("peers", "64 B both ways: switch against testpmd", 1.2),
-    "forward-1500-wire": Goal("peers", "1500 B both ways: wire against testpmd", 2.5),
-    "forward-1500-switch": Goal("peers", "1500 B both ways: switch against testpmd", 2.3),
-    "ovs-64": Goal("peers", "64 B: switch against Open vSwitch-DPDK, NORMAL", 1.7),
-    "ovs-1500": Goal("peers", "1500 B: switch against Open vSwitch-DPDK, NORMAL", 4),
+    "forward-64-wire": Goal(
+        "peers", "64 B both ways: wire against testpmd io forwarding", "≥", 1.5
+    ),
+    "forward-64-switch": Goal("peers", "64 B both ways: switch against testpmd", "≥", 1.2),
+    "forward-1500-wire": Goal("peers", "1500 B both ways: wire against testpmd", "≥", 2.5),
+    "forward-1500-switch": Goal("peers", "1500 B both ways: switch against testpmd", "≥", 2.3),
+    "ovs-64": Goal("peers", "64 B: switch against Open vSwitch-DPDK, NORMAL", "≥", 1.7),
+    "ovs-1500": Goal("peers", "1500 B: switch against Open vSwitch-DPDK, NORMAL", "≥", 4),
     "gso-64k": Goal(
-        "cost", "64 KB GSO frames against memcpy over the same lists, beyond the cache", 0.85
+        "cost", "64 KB GSO frames against memcpy over the same lists, beyond the cache", "≥", 0.85
     ),
-    "fill-1500": Goal("cost", "fill while copying against the plain copy, 1500 B", 0.95),
-    "fill-9000": Goal("cost", "fill while copying against the plain copy, 9000 B", 0.85),
-    "fill-64k": Goal("cost", "fill while copying against the plain copy, 64 KB", 0.7),
-    "segment": Goal("cost", "64 KB segmented to 1448, sums complete, against the plain copy", 0.4),
-    "tap": Goal("tap", "wire, guest to tap, against the bare writev loop", 0.95),
-    "tap-copies": Goal("tap", "the same: payload copied", at_most=0, unit="bytes"),
-    "features-64": Goal("cost", "locked address, VLAN and learning against neither, 64 B", 0.85),
-    "silent-ports": Goal("scale", "62 silent ports added, against 2 ports", 0.95),
-    "addresses": Goal("scale", "10,000 addresses in the table, against 2", 0.9),
-    "idle": Goal("idle", "16 silent guests: processor time", at_most=0.5, unit=CORE),
-    "idle-wakes": Goal("idle", "16 silent guests: periodic wake-ups", at_most=0, unit="a second"),
-    "wake": Goal("wake", "round trip after 10 ms idle against an eventfd's", at_most=1.5),
-    "workers": Goal("scale", "two workers against one, two ports and a core each", 1.7),
-    "warm-start": Goal("start", "warm start to `ready`", at_most=1, unit="s"),
-    "cold-compile": Goal("start", "cold compile", at_most=20, unit="s"),
-    "memory": Goal(
-        "start", "16 guests: resident, without what they share", at_most=250, unit="MiB"
+    "fill-1500": Goal("cost", "fill while copying against the plain copy, 1500 B", "≥", 0.95),
+    "fill-9000": Goal("cost", "fill while copying against the plain copy, 9000 B", "≥", 0.85),
+    "fill-64k": Goal("cost", "fill while copying against the plain copy, 64 KB", "≥", 0.7),
+    "segment": Goal(
+        "cost", "64 KB segmented to 1448, sums complete, against the plain copy", "≥", 0.4
     ),
+    "tap": Goal("tap", "wire, guest to tap, against the bare writev loop", "≥", 0.95),
+    "tap-copies": Goal("tap", "the same: payload copied", "=", 0, "bytes"),
+    "features-64": Goal(
+        "cost", "locked address, VLAN and learning against neither, 64 B", "≥", 0.85
+    ),
+    "silent-ports": Goal("scale", "62 silent ports added, against 2 ports", "≥", 0.95),
+    "addresses": Goal("scale", "10,000 addresses in the table, against 2", "≥", 0.9),
+    "idle": Goal("idle", "16 silent guests: processor time", "<", 0.5, CORE),
+    "idle-wakes": Goal("idle", "16 silent guests: periodic wake-ups", "=", 0, "a second"),
+    "wake": Goal("wake", "round trip after 10 ms idle against an eventfd's", "≤", 1.5),
+    "workers": Goal("scale", "two workers against one, two ports and a core each", "≥", 1.7),
+    "warm-start": Goal("start", "warm start to `ready`", "<", 1, "s"),
+    "cold-compile": Goal("start", "cold compile", "<", 20, "s"),
+    "memory": Goal("start", "16 guests: resident, without what they share", "<", 250, "MiB"),
 }
 
 
@@ -114,5 +123,5 @@ def verdicts(results: Iterable[Result]) -> list[Verdict]:
 def _verdict(key: str, goal: Goal, measured: list[float]) -> Verdict:
     if not measured:
         return Verdict(key, goal, None, None)
-    worst = min(measured) if goal.at_most is None else max(measured)
+    worst = min(measured) if goal.is_floor else max(measured)
     return Verdict(key, goal, worst, goal.met(worst))

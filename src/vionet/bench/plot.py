@@ -82,9 +82,9 @@ def draw_goals(verdicts: Sequence[Verdict], path: Path) -> None:
 def reached(verdict: Verdict) -> float:
     """The figure as a multiple of its goal; for an upper bound the other way round."""
     goal, measured = verdict.goal, verdict.measured or 0.0
-    if goal.at_most is None:
-        return min(measured / (goal.at_least or 1), _FULL)
-    return min(goal.at_most / measured, _FULL) if measured else _FULL if goal.at_most else 1.0
+    if goal.is_floor:
+        return min(measured / goal.limit, _FULL)
+    return min(goal.limit / measured, _FULL) if measured else _FULL if goal.limit else 1.0
 
 
 def _times(value: float) -> str:

@@ -2,7 +2,8 @@
 
 How it works: each bench is a process of its own (`python -m vionet bench NAME --json`), so that
 none finds the memory, the threads or the priority of another; one that fails or does not end is
-reported as such, and the next one runs.  In a checkout the document goes to bench/results/DATE.json
+reported as such, and the next one runs; when the suite itself is interrupted, what it has is kept.
+In a checkout the document goes to bench/results/DATE.json
 and the page to docs/performance.md; elsewhere --out says where.  A run of a few benches (--only)
 replaces these in the document of the same day and leaves the others as they are.
 """
@@ -86,7 +87,8 @@ def run_bench(name: str, options: list[str], patience_s: float) -> dict[str, Any
     try:
         status = process.wait(patience_s)
         if status:
-            failure = said[-1] if said else f"ended with status {status} and said nothing"
+            last = said[-1] if said else f"ended with status {status} and said nothing"
+            failure = last.removeprefix(f"vionet: bench {name}: ")
     except subprocess.TimeoutExpired:
         failure = f"did not end within {patience_s:.0f} s"
     finally:
@@ -195,7 +197,7 @@ def command(
     nothing about speed, and so writes only where --out says.
     """
     names = [] if render else _names(only)
-    where = None if quick and out is None else place(out)
+    where = None if quick and out is None and not render else place(out)
     if where:
         _need_plots()
     options = _handed_on(rounds, core, load_core) + ["--quick"] * quick + ["--realtime"] * realtime
@@ -207,13 +209,20 @@ def command(
         if before is None:
             raise click.ClickException(f"bench all: no results in {where.documents}")
         file, date = before.name, before.stem
-    now = {}
-    for number, name in enumerate(names, 1):
-        progress(f"bench {name} ({number} of {len(names)})")
-        circumstances = conditions(core, load_core)
-        now[name] = run_bench(name, options, _PATIENCE_S[quick]) | {"conditions": circumstances}
-        if now[name]["result"] and not as_json:
-            write_table(Result.read(now[name]["result"]), sys.stdout)
+    now: dict[str, Any] = {}
+    interrupted = False
+    usual = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        for number, name in enumerate(names, 1):
+            progress(f"bench {name} ({number} of {len(names)})")
+            before_it = {"conditions": conditions(core, load_core)}
+            now[name] = run_bench(name, options, _PATIENCE_S[quick]) | before_it
+            if now[name]["result"] and not as_json:
+                write_table(Result.read(now[name]["result"]), sys.stdout)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        signal.signal(signal.SIGTERM, usual)
     known = json.loads(before.read_text("utf-8")) if before and before.exists() else None
     suite = suite_document(known, date, now)
     if where:
@@ -222,6 +231,8 @@ def command(
         click.echo(json.dumps(suite, indent=1, ensure_ascii=False))
     else:
         _print(suite)
+    if interrupted:
+        raise click.Abort
     failed = [name for name, part in now.items() if part["failure"]]
     if failed:
         raise click.ClickException(f"bench all: failed: {', '.join(failed)}")
