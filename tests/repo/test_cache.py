@@ -149,3 +149,70 @@ def test_unknown_lane_is_named() -> None:
     assert 1 == done.returncode
     assert "vionet: VIONET_LANE=fast" in done.stderr
     assert 1 == len(done.stderr.splitlines())
+
+
+IMAGED = """
+import sys
+from vionet.jit import image
+missing = image.use()
+from vionet.engine.caller import twice
+from vionet.engine.callee import longest
+from vionet.engine.callee import made
+from vionet.jit import fault
+fault.install()
+if missing:
+    image.write()
+print(missing, twice(0), longest(made()), "numba" in sys.modules)
+"""
+RECORD = """
+from typing import Annotated
+from vionet.jit.record import Ints, Record, allocate, record_type
+class Lengths(Record):
+    slots: Annotated[Ints, 4]
+LENGTHS = record_type(Lengths)
+@kernel(INT, LENGTHS)
+def longest(lengths: Lengths) -> int:
+    found = -1
+    for slot in range(4):
+        found = max(found, lengths.slots[slot])
+    return found
+def made() -> Lengths:
+    lengths = allocate(Lengths)
+    lengths.slots[:] = [-5, 3, 1 << 40, 7]
+    return lengths
+"""
+
+
+def imaged(package: Path, cache: Path) -> list[str]:
+    """Whether there was no image; what two kernels return; whether Numba was loaded."""
+    done = python(IMAGED, path=package, cache=cache)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_image_serves_kernels_without_the_compiler(package: Path, tmp_path: Path) -> None:
+    """After one process has made the image, the next one runs the same kernels without Numba."""
+    callee = package / "vionet" / "engine" / "callee.py"
+    callee.write_text(CALLEE.format(step=1) + RECORD)
+    largest = str(1 << 40)
+    assert ["True", "2", largest, "True"] == imaged(package, tmp_path / "cache")
+    assert ["False", "2", largest, "False"] == imaged(package, tmp_path / "cache")
+    callee.write_text(CALLEE.format(step=5) + RECORD)
+    assert ["True", "10", largest, "True"] == imaged(package, tmp_path / "cache")
+
+
+def test_image_of_another_machine_or_cut_short_is_not_used(package: Path, tmp_path: Path) -> None:
+    """An image whose first line differs, or that has none, is made again."""
+    (package / "vionet" / "engine" / "callee.py").write_text(CALLEE.format(step=1) + RECORD)
+    assert "True" == imaged(package, tmp_path / "cache")[0]
+    (path,) = (tmp_path / "cache").glob("compiled/*/image")
+    whole = path.read_bytes()
+    for damaged in (
+        whole.replace(b'"machine": ["', b'"machine": ["x', 1),
+        whole[:100],
+        whole[:-1],
+        b"",
+    ):
+        path.write_bytes(damaged)
+        assert "True" == imaged(package, tmp_path / "cache")[0]
+    assert "False" == imaged(package, tmp_path / "cache")[0]

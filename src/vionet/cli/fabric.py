@@ -129,16 +129,14 @@ def _run(
         config = parse(name)
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
-    from vionet.cli.progress import compilation_shown
+    from vionet.cli.progress import engine_loaded
     from vionet.daemon import log
     from vionet.daemon.run import RunError, run
 
     level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
     log.configure(json=log_format == "json", level=level)
     try:
-        run(
-            config, control=control, named=name is not None, loading=compilation_shown, ready=_ready
-        )
+        run(config, control=control, named=name is not None, loading=engine_loaded, ready=_ready)
     except RunError as error:
         raise Failure(str(error)) from None
 

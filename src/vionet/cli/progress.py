@@ -1,9 +1,12 @@
-"""Saying what takes so long: the engine is compiled once for each version of vionet.
+"""Loading the engine, and saying what takes so long: it is compiled once for each version.
 
-On a terminal one line counts the kernels and disappears; elsewhere one line says that it happens
-and one that it is over.  A warm start prints nothing.
+How it works: a daemon takes the engine from its image (`jit.image`).  Where there is none, a child
+process compiles it and makes one; 300 MB that only the compiler needs are gone with it.  On a
+terminal one line counts the kernels and disappears; elsewhere one line says that it happens and
+one that it is over.  A warm start prints nothing.
 """
 
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,8 +18,20 @@ _WIDTH: Final = 60
 
 
 @contextmanager
-def compilation_shown() -> Iterator[None]:
+def engine_loaded() -> Iterator[None]:
     """Import the engine inside this block."""
+    from vionet.jit import image
+
+    if image.use():
+        subprocess.run([sys.executable, "-m", __name__], stdin=subprocess.DEVNULL, check=False)
+        image.use()
+    with compilation_shown():  # of what the child could not do
+        yield
+
+
+@contextmanager
+def compilation_shown() -> Iterator[None]:
+    """Tell of every kernel that is declared inside this block."""
     from vionet.jit.kernel import watch_compilation
 
     started = time.monotonic()
@@ -47,3 +62,16 @@ def compilation_shown() -> Iterator[None]:
         elif shown:
             spent = time.monotonic() - started
             print(f"vionet: compiled in {spent:.0f} s", file=sys.stderr, flush=True)
+
+
+def _compile() -> None:
+    """Compile everything and make the image."""
+    from vionet.jit import image
+
+    with compilation_shown():
+        import vionet.fabric  # noqa: F401
+    image.write()
+
+
+if __name__ == "__main__":
+    _compile()

@@ -26,6 +26,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from vionet.jit import image
 from vionet.jit.lane import LANE, Lane
 
 SLOTS: Final = 2048  # areas guarded at once: 64 ports of 32 regions
@@ -38,7 +39,8 @@ _table: Final = np.zeros(_HEAD + SLOTS * _WORDS, np.int64)
 _entries: Final = _table[_HEAD:].reshape(SLOTS, _WORDS)
 _free: Final = list(range(SLOTS - 1, -1, -1))
 _eventfd: Final = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # for the process's whole life
-_installed: list[object] = []  # the handler, once there is one, kept alive for ever
+_kept: list[Any] = []  # the handler, once there is one, kept alive for ever
+_installed: list[bool] = []
 
 
 class _SigAction(ctypes.Structure):
@@ -52,6 +54,15 @@ class _SigAction(ctypes.Structure):
 
 if LANE is not Lane.INTERPRETED:
     import llvmlite.binding
+
+    llvmlite.binding.add_symbol("vionet_fault_table", _table.ctypes.data)
+
+if not image.compiles():
+
+    def _handler_address() -> int:
+        return image.taken().link(image.CALLBACK)
+
+else:
     import numba
     from llvmlite import ir
     from numba import types
@@ -64,7 +75,6 @@ if LANE is not Lane.INTERPRETED:
     _mmap = types.ExternalFunction("mmap", types.int64(*[types.int64] * 6))
     _sigaction = types.ExternalFunction("sigaction", types.int32(*[types.int64] * 3))
     _raise = types.ExternalFunction("raise", types.int32(types.int64))
-    llvmlite.binding.add_symbol("vionet_fault_table", _table.ctypes.data)
 
     @intrinsic  # type: ignore[untyped-decorator]
     def _table_address(typingctx: Any) -> Any:
@@ -104,12 +114,15 @@ if LANE is not Lane.INTERPRETED:
             _raise(_SIGBUS)
         store_u32(errno_hva, errno)
 
-    def _handler_address() -> int:
+    def handler() -> Any:
+        """The compiled handler."""
         signature = types.void(types.int32, types.int64, types.int64)
         options = {"nopython": True, "error_model": "numpy", "_nrt": False}
-        handler = numba.cfunc(signature, cache=True, **options)(_survive)
-        _installed.append(handler)
-        return int(handler.address)
+        return numba.cfunc(signature, cache=True, **options)(_survive)
+
+    def _handler_address() -> int:
+        _kept.append(handler())
+        return int(_kept[0].address)
 
 
 def install() -> int:
@@ -122,6 +135,7 @@ def install() -> int:
         assert ctypes.sizeof(_SigAction) <= (_HEAD - _FORMER) * 8
         if libc.sigaction(int(signal.SIGBUS), ctypes.byref(action), former):
             raise OSError(ctypes.get_errno(), "sigaction")
+        _installed.append(True)
     return _eventfd
 
 

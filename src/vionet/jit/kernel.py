@@ -17,6 +17,7 @@ import copy
 from collections.abc import Callable
 from typing import Any, Final, ParamSpec, TypeVar
 
+from vionet.jit import image
 from vionet.jit.lane import LANE, Lane, kernel_sources
 
 P = ParamSpec("P")
@@ -41,6 +42,22 @@ if LANE is Lane.INTERPRETED:
 
         return decorate
 
+elif not image.compiles():
+    INT = None
+
+    def kernel(
+        returns: Any, *arguments: Any, inline: bool = False
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """A kernel of the image is linked, and called by ctypes."""
+
+        def decorate(function: Callable[P, R]) -> Callable[P, R]:
+            name = f"{function.__module__}.{function.__qualname__}"
+            linked: Any = image.taken().function(name, len(arguments))
+            KERNELS.append(linked)
+            return linked  # type: ignore[no-any-return]
+
+        return decorate
+
 else:
     import llvmlite.binding
     import numba
@@ -53,7 +70,7 @@ else:
         process, so that they can be cached."""
         (result,) = dispatcher.overloads.values()
         description = copy.copy(result.fndesc)
-        description.mangled_name = f"vionet.{description.modname}.{description.qualname}"
+        description.mangled_name = f"{image.ALIAS}{description.modname}.{description.qualname}"
         address = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
         llvmlite.binding.add_symbol(description.mangled_name, address)
         result.target_context.remove_user_function(result.entry_point)

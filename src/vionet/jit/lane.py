@@ -62,8 +62,11 @@ def _usable_cache(lane: Lane) -> Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except (OSError, RuntimeError):
-        path = Path(tempfile.mkdtemp(prefix="vionet-cache-"))
-        atexit.register(shutil.rmtree, path, ignore_errors=True)
+        base = Path(tempfile.mkdtemp(prefix="vionet-cache-"))
+        atexit.register(shutil.rmtree, base, ignore_errors=True)
+        os.environ["VIONET_CACHE_DIR"] = str(base)  # for a child that compiles (`jit.image`)
+        path = base / lane / _source_hash(lane)
+        path.mkdir(parents=True)
         return path
     _forget_old(base, keep=path)
     return path

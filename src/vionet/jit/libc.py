@@ -9,10 +9,10 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
-from vionet.jit.lane import LANE, Lane
+from vionet.jit.image import compiles
 from vionet.jit.raw import load_u32
 
-if LANE is Lane.INTERPRETED:
+if not compiles():
     INT: Any = None
 
     def _function(name: str, arguments: int) -> Callable[..., int]:

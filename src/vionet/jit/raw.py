@@ -14,9 +14,9 @@ gives it back.
 import ctypes
 import threading
 
-from vionet.jit.lane import LANE, Lane
+from vionet.jit.image import compiles
 
-if LANE is Lane.INTERPRETED:
+if not compiles():
 
     def load_u8(address: int) -> int:
         """The byte at `address`."""

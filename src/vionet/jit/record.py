@@ -16,7 +16,7 @@ from typing import Annotated, Any, Protocol, TypeVar, get_args, get_origin, get_
 import numpy as np
 import numpy.typing as npt
 
-from vionet.jit.lane import LANE, Lane
+from vionet.jit.image import compiles
 
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
@@ -60,8 +60,8 @@ def dtype_of(layout: type[Record]) -> np.dtype[Any]:
 
 
 def record_type(layout: type[Record]) -> Any:
-    """The type to name in a kernel's signature; nothing in the interpreted lane."""
-    if LANE is Lane.INTERPRETED:
+    """The type to name in a kernel's signature; nothing where nothing is compiled."""
+    if not compiles():
         return None
     import numba
 
