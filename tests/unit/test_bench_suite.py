@@ -1,6 +1,8 @@
 """The command line of the benches: one of them, and all in turn."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -139,6 +141,26 @@ def test_partial_run_replaces_only_what_it_ran(monkeypatch: pytest.MonkeyPatch) 
     assert 3 == len(document["benches"]["peers"]["result"]["figures"])
     goals = {goal["key"]: goal for goal in document["goals"]}
     assert {"key": "forward-64-wire", "measured": 1.61, "met": True} == goals["forward-64-wire"]
+
+
+def test_interrupted_suite_keeps_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured before the interruption is written; the exit status tells."""
+    monkeypatch.setattr(suite, "BENCHES", {"peers": "", "cost": ""})
+
+    def run_bench(name: str, _: list[str], __: float) -> dict[str, object]:
+        if name == "cost":
+            os.kill(os.getpid(), signal.SIGTERM)
+            pytest.fail("not interrupted")
+        return {"result": peers().document(), "failure": "", "seconds": 1}
+
+    monkeypatch.setattr(suite, "run_bench", run_bench)
+    done = CliRunner().invoke(main, ["bench", "all", "--out", str(tmp_path)])
+    assert 130 == done.exit_code, done.output
+    (document,) = tmp_path.glob("*.json")
+    assert ["peers"] == list(json.loads(document.read_text())["benches"])
+    assert signal.SIG_DFL == signal.getsignal(signal.SIGTERM)
 
 
 def test_render_writes_the_page_anew(tmp_path: Path) -> None:

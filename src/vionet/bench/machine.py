@@ -41,7 +41,7 @@ def machine() -> dict[str, Any]:
         "virtual": "hypervisor" in processor.get("flags", "").split(),
         "cores": len(os.sched_getaffinity(0)),
         "caches": caches(_CACHES),
-        "memory": memory.get("MemTotal", ""),
+        "memory_gib": round(int(memory.get("MemTotal", "0").split()[0]) / 2**20, 1),
         "page_size": os.sysconf("SC_PAGE_SIZE"),
         "huge_pages": f"{memory.get('HugePages_Total', 0)} of {memory.get('Hugepagesize', '?')}",
         "transparent_huge_pages": chosen(_text(_HUGE)),
@@ -65,7 +65,7 @@ def rows(document: dict[str, Any]) -> list[tuple[str, str]]:
     caches = ", ".join(f"{name} {size}" for name, size in document["caches"].items())
     return [
         ("processor", f"{document['processor']}, {kind} {document['cores']} cores; {caches}"),
-        ("memory", f"{document['memory']}, pages of {document['page_size']} bytes"),
+        ("memory", f"{document['memory_gib']} GiB, pages of {document['page_size']} bytes"),
         (
             "huge pages",
             f"{document['huge_pages']}; transparent: {document['transparent_huge_pages']}",

@@ -157,14 +157,16 @@ def _keep(where: Place, file: str, suite: dict[str, Any]) -> None:
 
 
 def _print(suite: dict[str, Any]) -> None:
-    """All goals, then what failed."""
+    """The goals of the benches that ran, then what failed."""
     screen = console()
     shown = plain_table(
         ("goal", "measured", "verdict", "figure"), folding=("figure",), numbers_from=4
     )
     for verdict in verdicts(results(suite)):
-        shown.add_row(verdict.goal.bound, verdict.number, verdict.word, verdict.goal.words)
-    screen.print(shown)
+        if verdict.goal.bench in suite["benches"]:
+            shown.add_row(verdict.goal.bound, verdict.number, verdict.word, verdict.goal.words)
+    if shown.row_count:
+        screen.print(shown)
     for name, part in suite["benches"].items():
         if part["failure"]:
             screen.print(f"FAILED: bench {name}: {part['failure']}")
