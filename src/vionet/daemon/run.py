@@ -26,9 +26,10 @@ import structlog
 from vionet.config import FabricConfig, Kind
 from vionet.daemon import place
 from vionet.daemon.control import Control
-from vionet.daemon.notice import Notices
+from vionet.daemon.notice import Looking, Notices
 from vionet.daemon.plug import Plugged, Unowned, open_positions, opened, plug_in
 from vionet.daemon.running import Running
+from vionet.daemon.watch import Watch
 from vionet.ports.interface import InterfaceError
 from vionet.ports.tap import TapError
 from vionet.vhost_user.listener import Listener, SocketError
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from vionet.vhost_user.backend import Backend
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-_WATCH_S: Final = 1.0  # how long a front-end may keep the worker waiting, at least
 
 
 class RunError(Exception):
@@ -135,12 +135,13 @@ async def _serve(
     async with AsyncExitStack() as stack:
         backends, streams = _open_sockets(config, plugged, stack)
         fabric.start()
-        watch = loop.create_task(_watch(fabric, backends))
-        stack.callback(watch.cancel)
+        watch = Watch(fabric, backends)
+        stack.callback(watch.close)
         control = Control(listener, running.requests)
         stack.push_async_callback(control.close)
         await control.open()
-        notices = Notices(log, fabric.notice_fd, plugged.guests, [*backends.values(), *streams])
+        looking: list[Looking] = [watch, *backends.values(), *streams]
+        notices = Notices(log, fabric.notice_fd, plugged.guests, looking)
         loop.add_reader(fabric.notice_fd, notices.tell)
         stack.callback(loop.remove_reader, fabric.notice_fd)
         log.info("ready", ports=len(plugged.live), control=str(listener.path))
@@ -175,12 +176,3 @@ def _open_sockets(
         served.start()
         stack.push_async_callback(served.close)
     return backends, streams
-
-
-async def _watch(fabric: "Fabric", backends: Mapping[str, "Backend"]) -> None:
-    """End the session of a front-end in whose call descriptor the worker hangs."""
-    while True:
-        await asyncio.sleep(_WATCH_S)
-        name = fabric.stuck()
-        if name is not None and name in backends:
-            backends[name].drop("writing its call descriptor blocks")

@@ -5,7 +5,8 @@ what one worker alone writes: the frame in hand and what it has counted.  Both a
 memory that never move; a kernel receives each as one pointer.
 
 Invariants: every field has one writer at a time.  While the worker runs, the worker writes; the
-control plane writes only while the worker is paused (`fabric.worker`), except `State.stop`.
+control plane writes only while the worker is paused (`fabric.worker`), except `State.stop` and
+`State.watched`.
 Addresses end in `_hva` (host) or `_gpa` (guest-physical); lengths are bytes.
 """
 
@@ -175,6 +176,7 @@ class State(Record):
     ageing_ns: int
     hash_low: int  # random multipliers of the forwarding table's hash
     hash_high: int
+    watched: int  # the control plane looks at the workers now and then; 0: who wakes says so
     sleep_ms: int  # how long to sleep at most; -1: until something happens
     spin_ns: int  # how long an idle worker polls before it sleeps
     notice_fd: int  # eventfd: something happened that the control plane should log

@@ -27,7 +27,7 @@ from vionet.engine.ring import arm
 from vionet.engine.status import PortKind
 from vionet.engine.stream import from_stream
 from vionet.jit.kernel import INT, kernel
-from vionet.jit.libc import clock_gettime, sched_yield
+from vionet.jit.libc import clock_gettime, sched_yield, write
 from vionet.jit.raw import load_acquire_i64
 
 PEEK_ROUNDS = 32
@@ -130,6 +130,9 @@ def run(state: State, work: Work) -> int:
             idle_since = 0
             continue
         take_events(state, work, SHORT_MS if found else state.sleep_ms)
+        if state.watched == 0:
+            state.watched = 1
+            write(state.notice_fd, work.one_hva, 8)
         read_clock(work)
         rounds = 0
         idle_since = 0

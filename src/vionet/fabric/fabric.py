@@ -37,6 +37,7 @@ class Fabric:
         self.ports: list[GuestPort | InterfacePort | StreamPort | TapPort] = []
         self.positions = NO_POSITIONS  # where packed rings' positions outlive this process
         self._state = allocate(State)
+        self._rounds = 0  # of the worker's loop, at the last look
         self._work = prepared_work(self._state)
         self._poll = Poll()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -55,6 +56,18 @@ class Fabric:
         """The name of the port that kept the worker waiting since the last call, now freed."""
         index = self._worker.stuck()
         return None if index is None else self.ports[index].name
+
+    def resting(self) -> bool:
+        """Whether the worker slept since the look before the last one; when it wakes it says so.
+
+        To be asked after `stuck`, until it is true.
+        """
+        state, before, self._rounds = self._state, self._rounds, int(self._work.rounds)
+        awake = before != self._rounds or bool(self._work.telling)
+        if not (awake or state.watched):
+            return True  # two looks apart, so that a worker which woke meanwhile is not missed
+        state.watched = int(awake)
+        return False
 
     def close(self) -> None:
         """Stop forwarding and release what the fabric owns; guests' sessions end before this."""

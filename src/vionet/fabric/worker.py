@@ -6,7 +6,7 @@ the wake eventfd and waits until the loop has returned, which takes at most one 
 
 A worker can hang in one place only: the write of a call descriptor that its front-end has made
 blocking again.  A signal to its thread ends the write; `hold` sends it when it has to wait, and
-`stuck`, asked once a second, finds out whose descriptor it was.
+`stuck`, asked once a second while the worker is awake, finds out whose descriptor it was.
 
 Invariants: the loop returns only between bursts; inside a hold no ring and no memory is touched.
 Threads: `hold`, `start` and `close` are called from one thread, the control plane's.
