@@ -2,4 +2,6 @@
 
 from typing import Final
 
-BENCHES: Final[dict[str, str]] = {}
+BENCHES: Final[dict[str, str]] = {
+    "guests": "TCP and UDP between real kernels, against QEMU's netdevs and vde_switch.",
+}
