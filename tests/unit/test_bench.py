@@ -19,7 +19,7 @@ from tests.tools import ROOT
 from vionet.bench import driver
 from vionet.bench.frame import Csum, build_frame, mac_of, ones_sum
 from vionet.bench.layout import FLOOD, RX, SATURATE, TX
-from vionet.bench.memory import GuestRing, publish_receive_buffers
+from vionet.bench.memory import GuestRing
 from vionet.bench.relay import Yardstick
 from vionet.bench.round import Rounds, Setting
 from vionet.jit import LANE, Lane
@@ -80,8 +80,6 @@ class Device:
     """Takes frames of port A and delivers them to port B."""
 
     def __init__(self, rounds: Rounds, first_idx: int = 0) -> None:
-        for i in range(2):
-            publish_receive_buffers(rounds.rings[i][RX])
         if first_idx:
             for pair in rounds.rings:
                 for ring in pair:
@@ -210,10 +208,32 @@ def test_faults_are_counted() -> None:
         assert (4, 1, 2) == counted()
         device.deliver(frames[4][:55] + b"\x55" + frames[4][56:])
         assert (5, 1, 3) == counted()
-        device.deliver(frames[3], num_buffers=0)
+        device.deliver(frames[4], num_buffers=0)
         assert (6, 1, 4) == counted()
-        device.deliver(frames[4])
-        assert (7, 1, 4) == counted()
+        device.deliver(frames[5][:1] + b"\x01" + frames[5][2:])
+        assert (7, 1, 5) == counted()
+        device.deliver(frames[6])
+        assert (8, 2, 5) == counted()
+
+
+@pytest.mark.parametrize("place", [12 + 12, 12 + 39, 12 + 50, 12 + 63])
+def test_damage_is_seen(place: int) -> None:
+    """In a frame that is compared as a whole no byte may be another, but for its checksum."""
+    with load() as rounds:
+        device = Device(rounds)
+        a, b = rounds.load.ends
+        a.sample = b.sample = 0
+        driver.offer_ring(a, 3)
+        frames = device.transmitted()
+        device.deliver(frames[0][:52] + b"\x55\x55" + frames[0][54:])
+        device.deliver(frames[1])
+        driver.take_ring(b)
+        assert (2, 2, 0) == (b.received, b.compared, b.wrong)
+        frame = bytearray(frames[2])
+        frame[place] ^= 1
+        device.deliver(bytes(frame))
+        driver.take_ring(b)
+        assert (3, 3, 1) == (b.received, b.compared, b.wrong)
 
 
 def test_merged_buffers_are_one_frame() -> None:

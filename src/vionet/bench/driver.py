@@ -5,10 +5,14 @@ end, gives those buffers back, and makes the frames that are due available, in o
 Buffers and descriptors are written once, before (`memory`); per frame the driver writes only a
 sequence number (and its complement, so that a checksum over it stays right) and an entry of the
 available ring, and reads the first line of what it received.  It asks for no notification.
+Rings are split (here) or packed (`driver_packed`).
 
 No list of free chains is kept: as there are `count` chains, entry k of the available ring takes
 the chain that came back in entry k - count of the used ring, which has not been written over by
 then.  `memory` fills the used ring with the first `count` before the device sees it.
+
+Every frame's length, number and kind are looked at; one in SAMPLE, and all that arrive after the
+timed part, are compared byte for byte.
 
 Invariants: a turn begins `interval_ns` after the last, or at once if that has passed: polling a
 ring oftener would only take its cache lines away from the device.
@@ -19,15 +23,15 @@ memory; its lengths are compared with what was sent.
 
 from typing import Final
 
-from vionet.bench.layout import BURST, END, LOAD, RING, RX, SATURATE, SEQ_OFF, TX, End, Load, Ring
+from vionet.bench.arrival import LOW, take_buffer
+from vionet.bench.driver_packed import kick_packed, offer_burst_packed, take_burst_packed
+from vionet.bench.layout import BURST, END, LOAD, RING, RX, SATURATE, TX, End, Load, Ring
 from vionet.jit import libc, raw
 from vionet.jit.kernel import INT, kernel
 from vionet.spec.virtio import VRING_USED_F_NO_NOTIFY
-from vionet.spec.virtio_net import HDR_NUM_BUFFERS, VIRTIO_NET_HDR_F_NEEDS_CSUM
 
 CLOCK_MONOTONIC: Final = 1
 SECOND_NS: Final = 1_000_000_000
-LOW: Final = 0xFFFFFFFF
 
 
 @kernel(INT, LOAD, inline=True)
@@ -35,23 +39,6 @@ def now_ns(load: Load) -> int:
     """The monotonic clock."""
     libc.clock_gettime(CLOCK_MONOTONIC, load.clock_hva)
     return load.clock[0] * SECOND_NS + load.clock[1]  # type: ignore[no-any-return]
-
-
-@kernel(INT, END, INT, INT, inline=True)
-def count_frame(end: End, buf_hva: int, length: int) -> int:
-    """Compare a whole received frame with what was sent; `length` is without the header."""
-    end.received += 1
-    end.octets += length
-    end.partial += raw.load_u8(buf_hva) & VIRTIO_NET_HDR_F_NEEDS_CSUM
-    word = raw.load_i64(buf_hva + end.header_len + SEQ_OFF)
-    seq = word & LOW
-    ahead = (seq - end.expected_seq) & LOW
-    if length != end.frame_len or seq ^ ((word >> 32) & LOW) != LOW or ahead >> 31:
-        end.wrong += 1
-        return 0
-    end.lost += ahead
-    end.expected_seq = seq + 1
-    return 0
 
 
 @kernel(INT, END, RING, INT, inline=True)
@@ -81,23 +68,7 @@ def take_burst(end: End) -> int:
     for i in range(n):
         entry = raw.load_i64(ring.used_hva + 4 + 8 * ((first + i) & mask))
         head = entry & mask
-        length = (entry >> 32) & LOW
-        buf_hva = ring.buf_hva + head * ring.stride
-        if end.pieces == 0:
-            end.pieces_len = length - end.header_len
-            if end.mergeable:
-                end.pieces = raw.load_u16(buf_hva + HDR_NUM_BUFFERS) - 1
-            if end.pieces <= 0:  # below 0: num_buffers was not written
-                end.wrong -= end.pieces
-                end.pieces = 0
-                count_frame(end, buf_hva, end.pieces_len)
-        else:
-            end.pieces_len += length
-            end.pieces -= 1
-            if end.pieces == 0:
-                end.received += 1
-                end.octets += end.pieces_len
-                end.wrong += end.pieces_len != end.frame_len
+        take_buffer(end, ring, ring.buf_hva + head * ring.stride, (entry >> 32) & LOW)
         raw.store_u16(ring.avail_hva + 4 + 2 * ((first + ring.count + i) & mask), head)
     give_back(end, ring, first + n)
     return n
@@ -106,10 +77,10 @@ def take_burst(end: End) -> int:
 @kernel(INT, END)
 def take_ring(end: End) -> int:
     """Take in all that arrived.  Returns how many buffers."""
-    total = take_burst(end)
-    n = total
+    total = 0
+    n = BURST
     while n == BURST and total < end.rings[RX].count:
-        n = take_burst(end)
+        n = take_burst_packed(end) if end.packed else take_burst(end)
         total += n
     return total
 
@@ -126,7 +97,7 @@ def offer_burst(end: End, due: int) -> int:
         if end.event_idx:
             raw.store_u16(ring.avail_hva + 4 + 2 * ring.entries, ring.used_idx - 1)
     n = min(n, ring.count - (first - ring.used_idx))
-    seq_hva = ring.buf_hva + end.header_len + SEQ_OFF
+    seq_hva = ring.buf_hva + ring.seq_off
     for i in range(n):
         head = raw.load_u32(ring.used_hva + 4 + 8 * ((first + i - ring.count) & mask)) & mask
         seq = (end.sent + i) & LOW
@@ -145,7 +116,8 @@ def offer_ring(end: End, due: int) -> int:
     total = 0
     n = BURST
     while n == BURST:
-        n = offer_burst(end, due - total)
+        left = due - total
+        n = offer_burst_packed(end, left) if end.packed else offer_burst(end, left)
         total += n
     return total
 
@@ -158,7 +130,7 @@ def offer_due(source: End, sink: End, elapsed_ns: int) -> int:
     if source.rate < 0:
         due = source.rings[TX].count
         if source.rate == SATURATE:
-            due = sink.rings[RX].count - (source.sent - sink.received - sink.lost)
+            due = sink.window - (source.sent - sink.received - sink.lost)
         n = offer_ring(source, due)
         source.offered += n
         return n
@@ -178,7 +150,9 @@ def kick(load: Load, end: End, ring: Ring) -> int:
     if new == old:
         return 0
     ring.kicked_idx = new
-    if end.event_idx:
+    if end.packed:
+        wanted = kick_packed(end, ring, old) != 0
+    elif end.event_idx:
         event = raw.load_u16(ring.used_hva + 4 + 8 * ring.entries)
         wanted = ((new - event - 1) & 0xFFFF) < ((new - old) & 0xFFFF)
     else:

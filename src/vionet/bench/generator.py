@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Final, Self
 
 from vionet.bench.layout import SATURATE
-from vionet.bench.memory import GuestRing, publish_receive_buffers
+from vionet.bench.memory import GuestRing
 from vionet.bench.round import Round, Rounds, Setting
 from vionet.spec import vhost_user as vu
 from vionet.spec import virtio
@@ -24,6 +24,7 @@ from vionet.vhost_user.frontend import Frontend
 PROTOCOL_FEATURES: Final = virtio.mask(
     (vu.VHOST_USER_PROTOCOL_F_MQ, vu.VHOST_USER_PROTOCOL_F_REPLY_ACK)
 )
+PACKED_BASE: Final = 0x8000_8000  # both positions at the start of their first lap (spec VU-45)
 
 
 class Generator(Rounds):
@@ -64,7 +65,6 @@ class Generator(Rounds):
         self.features[i] = features
         self.prepare(i, features)
         rx, tx = self.rings[i]
-        publish_receive_buffers(rx)
         frontend.set_mem_table(self.memories[i])
         for index, ring in ((net.RECEIVEQ1, rx), (net.TRANSMITQ1, tx)):
             self._start_ring(frontend, index, ring)
@@ -79,7 +79,7 @@ class Generator(Rounds):
         ring.ring.kick_fd = kick_fd
         places = map(ring.memory.uva, (ring.desc_gpa, ring.avail_gpa, ring.used_gpa))
         frontend.set_vring_num(index, ring.size)
-        frontend.set_vring_base(index, 0)
+        frontend.set_vring_base(index, PACKED_BASE if ring.shape.packed else 0)
         frontend.set_vring_addr(index, *places)
         frontend.set_vring_call(index, call_fd)
         frontend.set_vring_kick(index, kick_fd)

@@ -1,24 +1,28 @@
 """The memory of one load port: rings and buffers, laid out and written before anything runs.
 
 How it works: one region, of huge pages where there are free ones (DPDK gains by them, and so do
-guests in earnest), else of ordinary ones.  Each ring has one buffer per descriptor; a chain is
-one descriptor, or two (header and frame apart) and then uses every other buffer.  Buffers lie an
-odd number of cache lines apart: at a power of two all their first lines would fall into a few
-sets of the cache.
+guests in earnest), else of ordinary ones.  Each chain has one buffer, cut into as many pieces as
+it has descriptors; these stand in the ring, or in an indirect table.  Buffers lie an odd number
+of cache lines apart: at a power of two all their first lines would fall into a few sets of the
+cache.
 """
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from vionet.bench.layout import RX, TX, End, Ring
+from vionet.bench.layout import Ring
+from vionet.jit.record import Ints, address_of
 from vionet.spec import virtio
 from vionet.vhost_user.guest_memory import GuestMemory
 
 LINE: Final = 64
+PAGE: Final = 4096
 HUGE: Final = 2 << 20
+DESC: Final = np.dtype([("addr", "<u8"), ("len", "<u4"), ("flags", "<u2"), ("next", "<u2")])
 HUGE_PAGES: Final = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
 
 
@@ -43,79 +47,146 @@ def _free_huge_pages() -> int:
         return 0
 
 
-def memory_len(size: int, buffer_len: int) -> int:
-    """Bytes that two rings of `size` entries and their buffers take, generously."""
-    return 2 * size * (buffer_stride(buffer_len) + 64) + 4 * 4096
+@dataclass(frozen=True)
+class Shape:
+    """How a ring and its chains are made."""
+
+    size: int  # descriptors
+    buffer_len: int  # bytes of one chain
+    pieces: int = 1  # descriptors of one chain
+    flags: int = 0  # of each descriptor
+    packed: bool = False
+    indirect: bool = False
+
+    @property
+    def parts(self) -> int:
+        """Descriptors of the ring that one chain takes."""
+        return 1 if self.indirect else self.pieces
+
+    @property
+    def count(self) -> int:
+        """Chains: of a packed ring a power of two, so that an index tells slot and lap."""
+        count = self.size // self.parts
+        return 1 << count.bit_length() - 1 if self.packed else count
+
+    @property
+    def entries(self) -> int:
+        """Descriptors that the device is told of."""
+        return self.count * self.parts if self.packed else self.size
+
+    @property
+    def stride(self) -> int:
+        """From descriptor to descriptor, in their buffers."""
+        room = self.buffer_len + (LINE if self.pieces > 1 else 0)
+        return buffer_stride(-(-room // self.parts))
+
+    @property
+    def memory_len(self) -> int:
+        """Bytes that it all takes, generously."""
+        return self.entries * (self.stride + 64 + 16 * self.pieces) + 2 * PAGE
 
 
 class GuestRing:
     """One ring of a load port: its addresses in the three spaces, and its `Ring` record."""
 
-    def __init__(self, memory: GuestMemory, ring: Ring, size: int, buffer_len: int) -> None:
-        """Allocate a ring of `size` entries with buffers of `buffer_len` bytes."""
-        self.memory, self.ring, self.size = memory, ring, size
-        self.desc_gpa = memory.allocate(virtio.vring_desc_len(size), LINE)
-        self.avail_gpa = memory.allocate(virtio.vring_avail_len(size), LINE)
-        self.used_gpa = memory.allocate(virtio.vring_used_len(size), LINE)
-        stride = buffer_stride(buffer_len)
-        self.buf_gpa = memory.allocate(size * stride, LINE)
+    def __init__(self, memory: GuestMemory, ring: Ring, shape: Shape) -> None:
+        """Allocate a ring, its buffers and its tables; `write_descriptors` is still to come."""
+        self.memory, self.ring, self.shape, self.size = memory, ring, shape, shape.entries
+        self.desc_gpa = memory.allocate(virtio.vring_desc_len(self.size), LINE)
+        self.avail_gpa = memory.allocate(virtio.vring_avail_len(self.size), LINE)
+        self.used_gpa = memory.allocate(virtio.vring_used_len(self.size), LINE)
+        self.buf_gpa = memory.allocate(self.size * shape.stride, LINE)
+        if shape.indirect:
+            self.tables_gpa = memory.allocate(16 * shape.count * shape.pieces, LINE)
         ring.desc_hva, ring.avail_hva = memory.hva(self.desc_gpa), memory.hva(self.avail_gpa)
         ring.used_hva, ring.buf_hva = memory.hva(self.used_gpa), memory.hva(self.buf_gpa)
-        ring.entries, ring.stride = size, stride
+        ring.entries, ring.stride, ring.parts = self.size, shape.stride, shape.parts
+        ring.count, ring.shift = shape.count, shape.count.bit_length() - 1
+        self.words = np.zeros(self.size, np.int64)
+        ring.words_hva = address_of(self.words)
+        self.lengths: tuple[int, ...] = ()
+        self.offsets: list[int] = []
 
-    def buffer(self, head: int, length: int) -> memoryview:
-        """The first bytes of a chain's buffer."""
-        return self.memory.view(self.buf_gpa + head * self.ring.stride, length)
+    def chain(self, number: int) -> list[tuple[int, int]]:
+        """Guest address and length of each piece of a chain."""
+        start = self.buf_gpa + number * self.shape.parts * self.ring.stride
+        return [(start + o, n) for o, n in zip(self.offsets, self.lengths, strict=True)]
 
-    def write_chains(self, lengths: tuple[int, ...], flags: int) -> None:
-        """Write every descriptor: chains of one or two, of these lengths, one after another."""
-        parts = len(lengths)
-        layout = np.dtype([("addr", "<u8"), ("len", "<u4"), ("flags", "<u2"), ("next", "<u2")])
-        table = np.frombuffer(
-            self.memory.view(self.desc_gpa, virtio.vring_desc_len(self.size)), layout
-        )
-        heads = np.arange(self.size // parts) * parts
-        offset = 0
-        for part, length in enumerate(lengths):
-            rows = table[part::parts]
-            rows["addr"] = self.buf_gpa + heads * self.ring.stride + offset
-            rows["len"] = length
-            last = part == parts - 1
-            rows["flags"] = flags | (0 if last else virtio.VRING_DESC_F_NEXT)
-            rows["next"] = 0 if last else heads + part + 1
+    def write(self, number: int, data: bytes) -> None:
+        """Fill the pieces of a chain."""
+        for gpa, length in self.chain(number):
+            self.memory.write(gpa, data[:length])
+            data = data[length:]
+
+    def place(self, off: int) -> int:
+        """Where byte `off` of a chain's content lies in its buffer."""
+        for start, length in zip(self.offsets, self.lengths, strict=True):
+            if off < length:
+                return start + off
+            off -= length
+        raise ValueError(f"a chain of {sum(self.lengths)} bytes ends before that")
+
+    def _table(self, gpa: int, length: int) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        return np.frombuffer(self.memory.view(gpa, 16 * length), DESC)
+
+    def write_descriptors(self, lengths: tuple[int, ...]) -> None:
+        """Cut every chain into pieces of these lengths; those of a page begin on a line."""
+        shape, parts = self.shape, self.shape.pieces
+        self.lengths, self.offsets, offset = lengths, [], 0
+        for length in lengths:
+            offset = -(-offset // LINE) * LINE if length == PAGE else offset
+            self.offsets.append(offset)
             offset += length
+        chains = np.arange(shape.count)
+        buffers = self.buf_gpa + chains * shape.parts * self.ring.stride
+        table = self._table(self.desc_gpa, shape.count * shape.parts)
+        if shape.indirect:
+            table["addr"] = self.tables_gpa + chains * parts * 16
+            table["len"], table["flags"] = 16 * parts, virtio.VRING_DESC_F_INDIRECT
+            if shape.packed:
+                self._keep_words(table, chains)
+            table = self._table(self.tables_gpa, shape.count * parts)
+        for part, (offset, length) in enumerate(zip(self.offsets, lengths, strict=True)):
+            rows, last = table[part::parts], part == parts - 1
+            rows["addr"], rows["len"] = buffers + offset, length
+            rows["flags"] = shape.flags | (0 if last else virtio.VRING_DESC_F_NEXT)
+            first = 0 if shape.indirect else chains * parts
+            rows["next"] = 0 if last else first + part + 1
+        if shape.packed and not shape.indirect:
+            self._keep_words(table, np.repeat(chains, parts))
 
-    def start(self, chain_parts: int) -> None:
+    def _keep_words(self, table: np.ndarray[tuple[int], np.dtype[np.void]], ids: Ints) -> None:
+        """Of a packed ring, the second half of each descriptor, as it is but for the lap."""
+        halves = table["len"].astype(np.int64) | ids << 32 | table["flags"].astype(np.int64) << 48
+        self.words[: halves.size] = halves
+        table["flags"] = 0
+
+    def start(self) -> None:
         """Begin anew: all chains are the driver's, notifications are declined.
 
-        The used ring names every chain once, as `driver` needs it.
+        The used ring of a split ring names every chain once, as `driver` needs it.
         """
         ring, size = self.ring, self.size
-        ring.count = size // chain_parts
         ring.avail_idx = ring.used_idx = ring.kicked_idx = 0
+        if self.shape.packed:
+            word = virtio.VRING_PACKED_EVENT_FLAG_DISABLE << 16
+            self.memory.write(self.avail_gpa, word.to_bytes(4, "little"))
+            return
         avail = np.frombuffer(self.memory.view(self.avail_gpa, virtio.vring_avail_len(size)), "<u2")
         used = np.frombuffer(self.memory.view(self.used_gpa, 4 + 8 * size), "<u4")
         avail[:], used[:] = 0, 0
         avail[0] = virtio.VRING_AVAIL_F_NO_INTERRUPT
         order = np.arange(ring.count)
-        used[1 + 2 * ((order - ring.count) % size)] = order * chain_parts
-        avail[2 + order] = order * chain_parts
-
-
-def make_rings(
-    memory: GuestMemory, end: End, size: int, buffer_len: int, tx_parts: int
-) -> tuple[GuestRing, GuestRing]:
-    """The receive ring, all its buffers available, and the transmit ring, empty."""
-    rx = GuestRing(memory, end.rings[RX], size, buffer_len)
-    rx.write_chains((rx.ring.stride,), virtio.VRING_DESC_F_WRITE)
-    rx.start(1)
-    tx = GuestRing(memory, end.rings[TX], size, buffer_len)
-    tx.start(tx_parts)
-    return rx, tx
+        used[1 + 2 * ((order - ring.count) % size)] = order * ring.parts
+        avail[2 + order] = order * ring.parts
 
 
 def publish_receive_buffers(rx: GuestRing) -> None:
     """Make every receive buffer available."""
     rx.ring.avail_idx = rx.ring.count
+    if rx.shape.packed:
+        words = np.frombuffer(rx.memory.view(rx.desc_gpa, 16 * rx.size), "<i8")
+        words[1::2] = rx.words | 1 << 48 + virtio.VRING_PACKED_DESC_F_AVAIL
+        return
     view = np.frombuffer(rx.memory.view(rx.avail_gpa + 2, 2), "<u2")
     view[0] = rx.ring.count

@@ -14,7 +14,7 @@ from typing import Annotated, Final, Self
 import numpy as np
 
 from vionet.bench.layout import RX, TX
-from vionet.bench.memory import GuestRing, publish_receive_buffers
+from vionet.bench.memory import GuestRing
 from vionet.bench.round import Rounds, Setting
 from vionet.jit import raw
 from vionet.jit.kernel import INT, kernel
@@ -60,7 +60,6 @@ class Yardstick(Rounds):
         self.relay.stop_hva = address_of(self.relay)
         for end in range(2):
             self.prepare(end, setting.features)
-            publish_receive_buffers(self.rings[end][RX])
             for kind in (RX, TX):
                 _watch(self.relay.sides[2 * end + kind], self.rings[end][kind])
         self._thread = threading.Thread(target=self._serve, args=(core,), daemon=True)

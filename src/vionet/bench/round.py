@@ -9,11 +9,23 @@ a back-end (`generator`) or the yardstick (`relay`).
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+import numpy as np
+
 from vionet.bench import driver
-from vionet.bench.frame import Csum, build_frame
-from vionet.bench.layout import End, Load
-from vionet.bench.memory import GuestRing, guest_memory, make_rings, memory_len
-from vionet.jit.record import address_of, allocate
+from vionet.bench.arrival import LARGE
+from vionet.bench.frame import (
+    GSO_LEN,
+    L4_OFF,
+    PLAIN_MAX,
+    TCP_LEN,
+    Csum,
+    Sample,
+    build_sample,
+    mac_of,
+)
+from vionet.bench.layout import RX, SAMPLE, SATURATE, End, Load
+from vionet.bench.memory import PAGE, GuestRing, Shape, guest_memory, publish_receive_buffers
+from vionet.jit.record import Bytes, address_of, allocate
 from vionet.spec import virtio
 from vionet.spec import virtio_net as net
 from vionet.vhost_user.guest_memory import GuestMemory
@@ -32,6 +44,7 @@ FEATURES: Final = virtio.mask(
         virtio.VHOST_USER_F_PROTOCOL_FEATURES,
     )
 )
+LARGE_PARTS: Final = 1 + -(-(GSO_LEN - L4_OFF - TCP_LEN) // PAGE)  # headers, then pages
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,10 @@ class Setting:
 
     features: int = FEATURES  # acknowledged where they are offered
     ring_size: int = 1024
-    tx_parts: int = 1  # descriptors of a transmit chain: 1, or 2 with the header apart
+    rx_size: int = 0  # entries of the receive ring, 0: as many
+    rx_len: int = 0  # bytes of a receive buffer, 0: a whole frame
+    tx_parts: int = 1  # descriptors of a transmit chain: 1, 2 (header apart), or LARGE_PARTS
+    tx_indirect: bool = False  # they stand in a table of their own
     frame_max: int = 1518
     interval_ns: int = INTERVAL_NS
     huge: bool | None = None  # None: huge pages if they are there
@@ -57,6 +73,7 @@ class Direction:
     refused: int  # due, but the transmit ring was full
     wrong: int
     partial: int
+    compared: int  # frames of which every byte was looked at
     rate: float  # received per second
 
 
@@ -106,17 +123,13 @@ class Rounds:
         self.memories: list[GuestMemory] = []
         self.rings: list[tuple[GuestRing, GuestRing]] = []
         self.frame_len = 0
+        self._expected: dict[int, tuple[Bytes, Bytes]] = {}  # kept alive for the kernels
 
     def prepare(self, i: int, features: int) -> None:
         """Make memory and rings of port `i` under the negotiated `features`."""
-        end, setting = self.load.ends[i], self.setting
-        end.header_len = net.header_len(features)
-        end.mergeable = features >> net.VIRTIO_NET_F_MRG_RXBUF & 1
-        end.event_idx = features >> virtio.VIRTIO_F_EVENT_IDX & 1
-        buffer_len = setting.frame_max + end.header_len
-        memory = guest_memory(memory_len(setting.ring_size, buffer_len), setting.huge)
+        memory, rings = make_port(self.load.ends[i], features, self.setting)
         self.memories.append(memory)
-        self.rings.append(make_rings(memory, end, setting.ring_size, buffer_len, setting.tx_parts))
+        self.rings.append(rings)
 
     def release(self) -> None:
         """Give the memory back."""
@@ -124,18 +137,36 @@ class Rounds:
             memory.close()
         self.memories, self.rings = [], []
 
-    def write_frames(self, length: int, csum: Csum = Csum.NONE) -> None:
-        """From now on send frames of `length` bytes; nothing may be under way."""
+    def write_frames(self, length: int, csum: Csum = Csum.NONE, addresses: int = 1) -> None:
+        """From now on send frames of `length` bytes; nothing may be under way.
+
+        Each port has so many addresses, and its chains go through them.
+        """
         self.frame_len = length
         for i, (_, tx) in enumerate(self.rings):
-            end = self.load.ends[i]
-            header, frame = build_frame(i, length, csum)
-            packed = header.pack(end.header_len)
-            parts = (len(packed), length) if self.setting.tx_parts == 2 else (len(packed) + length,)
-            tx.write_chains(parts, 0)
-            for head in range(0, tx.size, self.setting.tx_parts):
-                tx.buffer(head, len(packed) + length)[:] = packed + frame
-            self.load.ends[1 - i].frame_len = length
+            source, sink = self.load.ends[i], self.load.ends[1 - i]
+            sample = build_sample(i, length, csum)
+            header = sample.header.pack(source.header_len)
+            tx.write_descriptors(cut(len(header), length, self.setting.tx_parts))
+            for chain in range(tx.ring.count):
+                to, of = (mac_of(end, chain % addresses) for end in (1 - i, i))
+                tx.write(chain, header + to + of + sample.frame[12:])
+            tx.ring.seq_off = tx.place(len(header) + sample.seq_off)
+            self._expect(sink, self.rings[1 - i][RX], sample)
+
+    def _expect(self, sink: End, rx: GuestRing, sample: Sample) -> None:
+        """Tell a port what it will receive."""
+        length = len(sample.frame)
+        rx.ring.seq_off = sink.header_len + sample.seq_off
+        buffers = -(-(sink.header_len + length) // rx.lengths[0])
+        sink.frame_len, sink.window = length, rx.ring.count // buffers
+        sink.large = int.from_bytes(sample.header.pack()[:8], "little") & LARGE
+        pattern = np.frombuffer(sample.frame.ljust(length + 8), np.uint8).copy()
+        same = np.full_like(pattern, 0xFF)
+        for first, count in ((0, 12), (sample.csum_off, 2), (sample.seq_off, 8)):
+            same[first : first + count] = 0
+        sink.pattern_hva, sink.same_hva = address_of(pattern), address_of(same)
+        self._expected[address_of(sink)] = pattern, same
 
     def run(self, seconds: float, rates: tuple[int, int], warm_up: float = 0.02) -> Round:
         """Offer `rates` frames a second (from A, from B) for `seconds`; count when all is quiet.
@@ -145,7 +176,7 @@ class Rounds:
         load = self.load
         for _ in range(2):
             for end, rate in zip(load.ends, rates, strict=True):
-                end.rate = rate
+                end.rate, end.sample = rate, SAMPLE - 1
                 _forget(end)
             load.busy_ns = load.gap_ns = 0
             driver.run(load, int((warm_up or seconds) * SECOND_NS))
@@ -162,9 +193,13 @@ class Rounds:
             kicks=sum(int(end.kicks) for end in load.ends),
         )
 
+    def introduce(self) -> None:
+        """Send both ways for a moment, so that a switch knows every address."""
+        self.run(0.01, (SATURATE, SATURATE), warm_up=0)
+
     def _drain(self) -> None:
         for end in self.load.ends:
-            end.rate = 0
+            end.rate = end.sample = 0
         a, b = self.load.ends
         for _ in range(DRAINS_MAX):
             driver.run(self.load, DRAIN_NS)
@@ -181,6 +216,7 @@ class Rounds:
             refused=int(source.refused),
             wrong=int(sink.wrong),
             partial=int(sink.partial),
+            compared=int(sink.compared),
             rate=timed[1 - i] * SECOND_NS / elapsed_ns,
         )
 
@@ -188,4 +224,47 @@ class Rounds:
 def _forget(end: End) -> None:
     """Reset the counters; sequence numbers begin at 0 again."""
     end.offered = end.refused = end.sent = end.received = end.octets = end.partial = 0
-    end.expected_seq = end.lost = end.wrong = end.kicks = 0
+    end.expected_seq = end.lost = end.wrong = end.kicks = end.compared = 0
+
+
+def make_port(
+    end: End, features: int, setting: Setting
+) -> tuple[GuestMemory, tuple[GuestRing, GuestRing]]:
+    """Memory and rings of a port: receive buffers available, the transmit ring empty."""
+    end.header_len = net.header_len(features)
+    end.mergeable = features >> net.VIRTIO_NET_F_MRG_RXBUF & 1
+    end.event_idx = features >> virtio.VIRTIO_F_EVENT_IDX & 1
+    end.packed = features >> virtio.VIRTIO_F_RING_PACKED & 1
+    packed, frame_len = bool(end.packed), setting.frame_max + end.header_len
+    rx_len, rx_size = setting.rx_len or frame_len, setting.rx_size or setting.ring_size
+    shapes = (
+        Shape(rx_size, rx_len, flags=virtio.VRING_DESC_F_WRITE, packed=packed),
+        Shape(
+            setting.ring_size,
+            frame_len,
+            setting.tx_parts,
+            packed=packed,
+            indirect=setting.tx_indirect,
+        ),
+    )
+    memory = guest_memory(sum(shape.memory_len for shape in shapes), setting.huge)
+    rx, tx = (GuestRing(memory, end.rings[k], shape) for k, shape in enumerate(shapes))
+    rx.write_descriptors((rx_len,))
+    rx.start()
+    tx.start()
+    publish_receive_buffers(rx)
+    return memory, (rx, tx)
+
+
+def cut(header_len: int, length: int, parts: int) -> tuple[int, ...]:
+    """The pieces of a transmit chain, as a Linux driver makes them."""
+    if parts == 1:
+        return (header_len + length,)
+    if parts == 2:
+        return header_len, length
+    headers = L4_OFF + TCP_LEN
+    pages, rest = divmod(length - headers, PAGE)
+    pieces = (header_len + headers, *[PAGE] * pages, *([rest] if rest else []))
+    if len(pieces) != parts or length <= PLAIN_MAX:
+        raise ValueError(f"frame of {length} bytes in {parts} pieces")
+    return pieces
