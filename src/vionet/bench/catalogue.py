@@ -4,4 +4,6 @@ from typing import Final
 
 BENCHES: Final[dict[str, str]] = {
     "guests": "TCP and UDP between real kernels, against QEMU's netdevs and vde_switch.",
+    "idle": "What 16 silent guests cost: nothing, one hopes.",
+    "start": "Until a switch is ready, and its memory.",
 }

@@ -1,0 +1,198 @@
+"""A switch of ours as a process with guests at its ports, for what is measured of a whole daemon.
+
+How it works: `Daemon` starts `vionet switch` and waits for its line `ready`; `attach` connects a
+driver of this process to one of its ports (`check.driver`), rings set up and receive buffers
+posted.  What the kernel knows of the process is read from /proc: processor time and switches of
+each thread, memory by mapping.
+"""
+
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+from vionet.bench.peer import REAL_TIME_PRIORITY, STOP_TIMEOUT
+from vionet.check.driver import Port
+from vionet.spec import virtio
+from vionet.spec import virtio_net as net
+from vionet.vhost_user.guest_memory import GuestMemory
+
+START_S: Final = 300.0  # a cold start compiles
+MEMORY_LEN: Final = 1 << 20  # of one guest
+RING: Final = 64
+BUFFERS: Final = 32
+FEATURES: Final = virtio.mask(
+    (
+        virtio.VIRTIO_F_VERSION_1,
+        virtio.VIRTIO_F_EVENT_IDX,
+        net.VIRTIO_NET_F_CSUM,
+        net.VIRTIO_NET_F_GUEST_CSUM,
+        net.VIRTIO_NET_F_MRG_RXBUF,
+    )
+)
+KIB: Final = 1024
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the threads of a process have used so far."""
+
+    core_ns: int
+    wakes: int  # switches that a thread asked for, by going to sleep
+
+    def __sub__(self, before: "Usage") -> "Usage":
+        return Usage(self.core_ns - before.core_ns, self.wakes - before.wakes)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Resident memory of a process, in bytes."""
+
+    own: int
+    shared: int  # in mappings that it shares with others: its guests' memory
+
+
+class Daemon:
+    """A `vionet switch` process."""
+
+    def __init__(
+        self,
+        folder: Path,
+        guests: int,
+        *extra: str,
+        cache: Path | None = None,
+        real_time: bool = False,
+    ) -> None:
+        """Start it with so many guest ports, and `extra` ones; `seconds` says how long it took."""
+        self.folder = folder
+        self.paths = [folder / f"{i}.sock" for i in range(guests)]
+        self.log = folder / "log"
+        self.guests: list[Port] = []
+        ports = [f"p{i}=guest:{path}" for i, path in enumerate(self.paths)]
+        argv = [sys.executable, "-m", "vionet", "switch", "--control", self.control, *ports, *extra]
+        environment = dict(os.environ) | ({"VIONET_CACHE_DIR": str(cache)} if cache else {})
+        before = time.monotonic()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                argv,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                preexec_fn=_come_first if real_time else None,
+            )
+        try:
+            self._wait()
+        except BaseException:
+            self.close()
+            raise
+        self.seconds = time.monotonic() - before
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def control(self) -> str:
+        """The path of its control socket."""
+        return str(self.folder / "control")
+
+    def _wait(self) -> None:
+        out = self.process.stdout
+        assert out is not None
+        if not select.select([out], [], [], START_S)[0] or out.readline() != b"ready\n":
+            lines = self.log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+            raise RuntimeError(f"vionet switch did not start: {lines[-1]}")
+
+    def close(self) -> None:
+        """Detach all guests and end it."""
+        for guest in self.guests:
+            guest.close()
+        self.guests.clear()
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(STOP_TIMEOUT)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def attach(self, number: int) -> Port:
+        """A driver at a port, with all rings set up; it stays until the daemon is closed."""
+        guest = open_guest(self.paths[number])
+        self.guests.append(guest)
+        return guest
+
+    def ask(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run another command of ours on it: `status`, `port set p0 vlan=1`."""
+        argv = [sys.executable, "-m", "vionet", *words, "--control", self.control]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+
+    def ports(self) -> dict[str, dict[str, Any]]:
+        """What `vionet status --json` says, by port."""
+        (fabric,) = json.loads(self.ask("status", "--json").stdout)["fabrics"]
+        return {port["name"]: port for port in fabric["ports"]}
+
+    def faults(self) -> list[str]:
+        """What is not as the attached guests believe."""
+        attached = {n: p for n, p in self.ports().items() if p["state"] == "attached"}
+        found = []
+        if len(attached) != len(self.guests):
+            found.append(f"{len(attached)} ports are attached, not {len(self.guests)}")
+        wanted = set(virtio.names(FEATURES))
+        for name, port in attached.items():
+            if missing := wanted - set(port["features"]):
+                found.append(f"{name}: {' '.join(sorted(missing))} was not negotiated")
+        return found
+
+    # --- what the kernel says -------------------------------------------------------------------
+    def threads(self) -> list[int]:
+        """The ids of its threads, the control plane's first."""
+        return sorted(int(task.name) for task in Path(f"/proc/{self.process.pid}/task").iterdir())
+
+    def usage(self) -> Usage:
+        """Processor time and switches so far."""
+        core_ns = wakes = 0
+        for thread in self.threads():
+            task = Path(f"/proc/{self.process.pid}/task/{thread}")
+            core_ns += int((task / "schedstat").read_text().split()[0])
+            found = re.search(
+                r"^voluntary_ctxt_switches:\s*(\d+)", (task / "status").read_text(), re.M
+            )
+            wakes += int(found[1]) if found else 0
+        return Usage(core_ns, wakes)
+
+    def memory(self) -> Memory:
+        """Resident memory, that of its guests apart."""
+        own = shared = 0
+        is_shared = False
+        for line in Path(f"/proc/{self.process.pid}/smaps").read_text().splitlines():
+            words = line.split()
+            if not words[0].endswith(":"):
+                is_shared = words[1].endswith("s")
+            elif words[0] == "Rss:":
+                own += 0 if is_shared else int(words[1]) * KIB
+                shared += int(words[1]) * KIB if is_shared else 0
+        return Memory(own, shared)
+
+
+def open_guest(path: Path, features: int = FEATURES, size: int = RING) -> Port:
+    """A driver whose rings are ready; it says nothing by itself."""
+    guest = Port.open(path, features, memory=GuestMemory((MEMORY_LEN,)), size=size)
+    try:
+        return guest.start(BUFFERS)
+    except BaseException:
+        guest.close()
+        raise
+
+
+def _come_first() -> None:
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REAL_TIME_PRIORITY))

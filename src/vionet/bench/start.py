@@ -1,0 +1,106 @@
+"""`vionet bench start`: how long a switch takes to be ready, and how much memory it needs.
+
+How it works: a warm start takes the engine from its image, from the first instruction of the
+process to the line `ready`.  A cold one begins with an empty cache and has to say so on standard
+error meanwhile.  Memory is what is resident with guests attached, without the mappings that are
+shared with them; processor time beside each is what a machine without other work would need.
+"""
+
+import os
+import resource
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import click
+
+from vionet.bench.command import Common, bench_command, progress
+from vionet.bench.daemon import Daemon
+from vionet.bench.result import Figure, Result
+
+GUESTS: Final = 16
+MIB: Final = 1 << 20
+SAYS: Final = "compiling the engine"
+
+
+@click.option("--guests", type=click.IntRange(1, 64), default=GUESTS, show_default=True)
+@click.option(
+    "--cold/--no-cold", default=True, help="Compile everything once, which takes a while."
+)
+def measure(common: Common, guests: int, cold: bool) -> Result:
+    """How long a switch takes to be ready, warm and cold, and how much memory it needs."""
+    result = Result("start")
+    with tempfile.TemporaryDirectory(prefix="vionet-bench-") as made:
+        Path(made, "first").mkdir()
+        with Daemon(Path(made, "first"), guests):  # which compiles, where nobody has
+            pass
+        warm = [
+            start(Path(made, f"warm{i}"), guests, common.real_time) for i in range(common.rounds)
+        ]
+        result.figures.append(
+            Figure(
+                "warm start",
+                f"{guests} ports",
+                "s",
+                tuple(seconds for seconds, _ in warm),
+                goal="warm-start",
+                detail={"processor": [used for _, used in warm]},
+            )
+        )
+        _measure_memory(result, Path(made, "memory"), guests)
+        if common.quick or not cold:
+            result.left_out["cold compile"] = "a quick run" if common.quick else "--no-cold"
+        else:
+            _measure_cold(result, Path(made))
+    return result
+
+
+def start(
+    folder: Path, guests: int, real_time: bool, cache: Path | None = None
+) -> tuple[float, float]:
+    """Seconds until a switch is ready, and of processor time in its whole life."""
+    folder.mkdir()
+    before = _children()
+    with Daemon(folder, guests, cache=cache, real_time=real_time) as daemon:
+        seconds = daemon.seconds
+    return seconds, _children() - before
+
+
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _measure_memory(result: Result, folder: Path, guests: int) -> None:
+    folder.mkdir()
+    with Daemon(folder, guests) as daemon:
+        for number in range(guests):
+            daemon.attach(number)
+        result.faults += daemon.faults()
+        memory = daemon.memory()
+    if not memory.shared:
+        result.faults.append("no guest's memory is mapped")
+    result.figures.append(
+        Figure(
+            "resident memory",
+            f"{guests} guests",
+            "MiB",
+            (memory.own / MIB,),
+            goal="memory",
+            detail={"shared with guests": memory.shared / MIB},
+        )
+    )
+
+
+def _measure_cold(result: Result, folder: Path) -> None:
+    progress("start: compiling everything")
+    cold = folder / "cold"
+    seconds, used = start(cold, 2, False, folder / "cache")
+    if SAYS not in (cold / "log").read_text(errors="replace"):
+        result.faults.append("a cold start did not say that it compiles")
+    detail = {"processor": used, "cores": len(os.sched_getaffinity(0))}
+    figure = Figure("cold start", "2 ports", "s", (seconds,), goal="cold-compile", detail=detail)
+    result.figures.append(figure)
+
+
+command = bench_command("start")(measure)
