@@ -1,0 +1,204 @@
+"""What `bench cost` sends through a pair of ports, how they are set, and what has to come of it.
+
+How it works: each case has the frames sent, the buffers as they must be afterwards, and what the
+receiver's ledger must have counted.  Frames, checksums and segments are made here with plain Python
+(`frame.ones_sum`), not with anything of the engine's.
+"""
+
+import struct
+from dataclasses import replace
+from typing import Final
+
+from vionet.bench.frame import Csum, build_frame, mac_of, ones_sum
+from vionet.bench.pair import HDR_LEN, Case
+from vionet.engine.status import Accepts, FabricKind
+from vionet.spec.virtio_net import VIRTIO_NET_HDR_F_NEEDS_CSUM, NetHeader
+
+MEMCPY: Final = "memcpy"
+NEITHER: Final = "neither lock, VLAN nor learning"
+NATURAL: Final = "natural, finished sums"
+NO_LEARNING: Final = 2  # a State.kind with a table that is looked up and never written
+VLAN: Final = 10
+SOURCES: Final = 256
+TAG: Final = struct.pack("!HH", 0x8100, VLAN)
+SEGMENT: Final = 1448
+SEGMENTS: Final = 45
+HEADERS: Final = 66  # Ethernet, IPv4, TCP with timestamps
+COMPLETE: Final = {"accepts": int(Accepts.COMPLETE), "takes_gso": 0}
+
+
+def sent(size: int, csum: Csum, source: int = 0) -> bytes:
+    """Header and frame from port 0 to port 1, from one of several addresses."""
+    header, frame = build_frame(0, size, csum)
+    if source:
+        frame = frame[:6] + (0x026600000000 + source).to_bytes(6, "big") + frame[12:]
+    return header.pack() + frame
+
+
+def received(size: int, csum: Csum, buffers: int = 1, source: int = 0) -> bytes:
+    """As it has to come, with a virtio-net header of ours."""
+    frame = sent(size, csum, source)[HDR_LEN:]
+    header = NetHeader(num_buffers=buffers)
+    if csum is Csum.PARTIAL:
+        header = NetHeader(VIRTIO_NET_HDR_F_NEEDS_CSUM, 0, 0, 0, 34, 6, buffers)
+    return header.pack() + frame
+
+
+def spoilt(data: bytes) -> bytes:
+    """The same with a wrong UDP checksum."""
+    at = HDR_LEN + 40
+    return data[:at] + bytes((data[at] ^ 0x55,)) + data[at + 1 :]
+
+
+def tagged(data: bytes, start: int) -> bytes:
+    """The same frame with a tag, its sum starting at `start`."""
+    header = NetHeader.unpack(data[:HDR_LEN])._replace(csum_start=start)
+    frame = data[HDR_LEN:]
+    return header.pack() + frame[:12] + TAG + frame[12:]
+
+
+def pieces(data: bytes, length: int) -> list[bytes]:
+    """What lies in each of several buffers."""
+    return [data[i : i + length] for i in range(0, len(data), length)]
+
+
+def features(size: int, call_fd: int = -1) -> dict[str, tuple[Case, str]]:
+    """Every feature by its name: the case, and the name of the one that it is compared with."""
+    partial, whole = sent(size, Csum.PARTIAL), sent(size, Csum.COMPLETE)
+    came, finished = received(size, Csum.PARTIAL), received(size, Csum.COMPLETE)
+    buffer_len = 64 if size < 512 else 1024
+    split = pieces(received(size, Csum.PARTIAL, 2), buffer_len)
+    many = range(1, SOURCES + 1)
+    plain = Case("plain", [partial], [came], {"csum_elided": 1}, chains=256 if size < 512 else 64)
+    many_sources = replace(
+        plain,
+        sent=[sent(size, Csum.PARTIAL, i) for i in many],
+        received=[received(size, Csum.PARTIAL, source=i) for i in many],
+        chains=SOURCES,
+    )
+    natural = replace(
+        plain,
+        sent=[whole],
+        received=[finished],
+        counted={"csum_elided": 0, "csum_verified": 0},
+        receiver={"accepts": int(Accepts.NATURAL)},
+    )
+    verified = {"csum_verified": 1, "csum_unfilled": 1, "csum_bad": 0}
+    bad = {"csum_verified": 1, "csum_unfilled": 0, "csum_bad": 1}
+    trunk = {"trunk": 1, "vlans": -1}
+    table: dict[str, tuple[Case, str]] = {
+        NEITHER: (replace(plain, kind=NO_LEARNING), ""),
+        "plain": (plain, NEITHER),
+        "a wire": (replace(plain, kind=int(FabricKind.WIRE)), "plain"),
+        f"learning, {SOURCES} addresses in turns": (many_sources, "plain"),
+        "locked": (replace(plain, ports={"locked": 1}), "plain"),
+        "VLAN": (replace(plain, ports={"vlan": VLAN}), "plain"),
+        "locked, VLAN, learning": (replace(plain, ports={"locked": 1, "vlan": VLAN}), NEITHER),
+        "VLAN, tag pushed": (
+            replace(plain, received=[tagged(came, 38)], sender={"vlan": VLAN}, receiver=trunk),
+            "plain",
+        ),
+        "VLAN, tag popped": (
+            replace(plain, sent=[tagged(partial, 38)], sender=trunk, receiver={"vlan": VLAN}),
+            "plain",
+        ),
+        NATURAL: (natural, "plain"),
+        "uniform, finished sums: verified, unfilled": (
+            replace(natural, received=[came], counted=verified, receiver={}),
+            NATURAL,
+        ),
+        "verified, found bad": (
+            replace(
+                natural,
+                sent=[spoilt(whole)],
+                received=[spoilt(finished)],
+                counted=bad,
+                receiver={},
+            ),
+            NATURAL,
+        ),
+        "filled": (
+            replace(plain, received=[finished], counted={"csum_filled": 1}, receiver=COMPLETE),
+            "plain",
+        ),
+        "packed rings": (replace(plain, packed=True), "plain"),
+        "header in a descriptor of its own": (
+            replace(plain, parts=(HDR_LEN, len(partial) - HDR_LEN)),
+            "plain",
+        ),
+        "indirect descriptors": (
+            replace(plain, parts=(HDR_LEN, len(partial) - HDR_LEN), indirect=True),
+            "plain",
+        ),
+        "into two buffers": (replace(plain, received=split, buffer_len=buffer_len), "plain"),
+        "interrupts wanted, one a burst": (
+            replace(plain, counted={"calls": 1 / 64}, call_fd=call_fd),
+            "plain",
+        ),
+    }
+    return {
+        name: (replace(case, name=f"{size} B: {name}"), to) for name, (case, to) in table.items()
+    }
+
+
+def fill(size: int, chains: int, working_set: int) -> list[Case]:
+    """Frames of one size passed on, and filled: one layout."""
+    plain = Case(
+        "passed on",
+        [sent(size, Csum.PARTIAL)],
+        [received(size, Csum.PARTIAL)],
+        {"csum_elided": 1},
+        chains=chains,
+        buffer_len=HDR_LEN + size,
+        working_set=working_set,
+    )
+    counted = {"csum_filled": 1, "payload_bytes_summed": size - 128}
+    finished = [received(size, Csum.COMPLETE)]
+    return [
+        plain,
+        replace(plain, name="filled", received=finished, counted=counted, receiver=COMPLETE),
+    ]
+
+
+def _tcp(n: int, payload: bytes, csum: Csum, last: bool) -> bytes:
+    """Segment `n` of the large frame, or all of it, with its own headers and sum."""
+    addresses = bytes((192, 0, 2, 1, 192, 0, 2, 2))
+    length = 20 + 32 + len(payload)
+    ip = struct.pack("!BBHHHBBH", 0x45, 0, length, 1 + n, 0x4000, 64, 6, 0)
+    ip = ip[:10] + struct.pack("!H", ones_sum(ip + addresses) ^ 0xFFFF) + addresses
+    flags = 0x18 if last else 0x10
+    tcp = struct.pack("!HHIIBBHHH", 7000, 7001, 1 + n * SEGMENT, 1, 0x80, flags, 500, 0, 0)
+    tcp += bytes(12)
+    value = ones_sum(addresses + struct.pack("!BBH", 0, 6, length - 20))
+    if csum is Csum.COMPLETE:
+        value = ones_sum(struct.pack("!H", value) + tcp + payload) ^ 0xFFFF
+    tcp = tcp[:16] + struct.pack("!H", value) + tcp[18:]
+    return mac_of(1) + mac_of(0) + b"\x08\x00" + ip + tcp + payload
+
+
+def segment(chains: int, working_set: int) -> list[Case]:
+    """A TCP frame of 64 KB that passes whole, or in segments, partial or finished: one layout."""
+    payload = bytes(i * 7 & 0xFF for i in range(SEGMENTS * SEGMENT))
+    whole = _tcp(0, payload, Csum.PARTIAL, True)
+    header = NetHeader(VIRTIO_NET_HDR_F_NEEDS_CSUM, 1, HEADERS, SEGMENT, 34, 16)
+    buffers = -(-(HDR_LEN + len(whole)) // 2048)
+    passed = Case(
+        "passed whole",
+        [header.pack() + whole],
+        pieces(header._replace(num_buffers=buffers).pack() + whole, 2048),
+        {"gso_passed": 1},
+        chains=chains,
+        working_set=working_set,
+    )
+    table = [passed]
+    for csum, receiver in ((Csum.PARTIAL, {"takes_gso": 0}), (Csum.COMPLETE, COMPLETE)):
+        own = NetHeader(num_buffers=1)
+        if csum is Csum.PARTIAL:
+            own = NetHeader(VIRTIO_NET_HDR_F_NEEDS_CSUM, 0, 0, 0, 34, 16, 1)
+        parts = pieces(payload, SEGMENT)
+        made = [own.pack() + _tcp(n, p, csum, n + 1 == SEGMENTS) for n, p in enumerate(parts)]
+        filled = SEGMENTS if csum is Csum.COMPLETE else 0
+        counted = {"rx_frames": SEGMENTS, "segments": SEGMENTS, "csum_filled": filled}
+        name = f"segmented, {csum}"
+        table.append(replace(passed, name=name, received=made, counted=counted, receiver=receiver))
+    return table
