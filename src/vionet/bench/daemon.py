@@ -10,6 +10,7 @@ import json
 import os
 import re
 import select
+import socket
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from vionet.spec import virtio_net as net
 from vionet.vhost_user.guest_memory import GuestMemory
 
 START_S: Final = 300.0  # a cold start compiles
+ASK_S: Final = 20.0
 MEMORY_LEN: Final = 1 << 20  # of one guest
 RING: Final = 64
 BUFFERS: Final = 32
@@ -66,10 +68,14 @@ class Daemon:
         folder: Path,
         guests: int,
         *extra: str,
+        core: int | None = None,
         cache: Path | None = None,
         real_time: bool = False,
     ) -> None:
-        """Start it with so many guest ports, and `extra` ones; `seconds` says how long it took."""
+        """Start it with so many guest ports, and `extra` ones; `seconds` says how long it took.
+
+        `core` is all that it may run on.
+        """
         self.folder = folder
         self.paths = [folder / f"{i}.sock" for i in range(guests)]
         self.log = folder / "log"
@@ -84,7 +90,7 @@ class Daemon:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=environment,
-                preexec_fn=_come_first if real_time else None,
+                preexec_fn=lambda: _place(core, real_time),
             )
         try:
             self._wait()
@@ -131,14 +137,22 @@ class Daemon:
         self.guests.append(guest)
         return guest
 
-    def ask(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run another command of ours on it: `status`, `port set p0 vlan=1`."""
-        argv = [sys.executable, "-m", "vionet", *words, "--control", self.control]
-        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    def ask(self, request: str, **members: object) -> dict[str, Any]:
+        """What its control socket answers (docs/control.md); RuntimeError with what it refuses."""
+        line = json.dumps({"version": 1, "request": request} | members)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(ASK_S)
+            client.connect(self.control)
+            client.sendall(line.encode() + b"\n")
+            with client.makefile("rb") as answers:
+                answer: dict[str, Any] = json.loads(answers.readline())
+        if "error" in answer:
+            raise RuntimeError(f"vionet refused {request}: {answer['error']}")
+        return answer
 
     def ports(self) -> dict[str, dict[str, Any]]:
-        """What `vionet status --json` says, by port."""
-        (fabric,) = json.loads(self.ask("status", "--json").stdout)["fabrics"]
+        """What its status says, by port."""
+        (fabric,) = self.ask("status")["status"]["fabrics"]
         return {port["name"]: port for port in fabric["ports"]}
 
     def faults(self) -> list[str]:
@@ -194,5 +208,9 @@ def open_guest(path: Path, features: int = FEATURES, size: int = RING) -> Port:
         raise
 
 
-def _come_first() -> None:
-    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REAL_TIME_PRIORITY))
+def _place(core: int | None, real_time: bool) -> None:
+    """Put this process on a core, and before others."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    if real_time:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REAL_TIME_PRIORITY))
