@@ -1,9 +1,10 @@
 """Bursts: up to `BURST_MAX` frames from one port, before the next has its turn.
 
 How it works: each frame is taken, judged, forwarded and given a place in the receiver's ring before
-the next.  What is merely passed on is written at the end of the burst (`flush`); then used entries
-are published and drivers notified, once (`finish`).  A guest with several transmit rings gets one
-burst a turn from one of them.  A burst that makes many segments in software ends early.
+the next, the usual ones by the straight path (`plain`).  What is merely passed on is written at the
+end of the burst (`flush`); then used entries are published and drivers notified, once (`finish`).
+A guest with several transmit rings gets one burst a turn from one of them.  A burst that makes many
+segments in software ends early.
 
 Invariants: a transmit chain is given back whatever became of the frame, with length 0 (spec
 TX-15), in order; on a wire only after it was delivered.  A ring that is started but disabled, or
@@ -26,6 +27,7 @@ from vionet.engine.layout import (
     State,
     Work,
 )
+from vionet.engine.plain import pass_plain
 from vionet.engine.receive import outgrown, reserve
 from vionet.engine.status import (
     FRAME_TOO_SHORT,
@@ -84,7 +86,13 @@ def from_guest(state: State, work: Work, in_port: int, ring: int) -> int:
     frame.full = 0
     n_bytes = 0
     done = 0
-    for i in range(count):
+    work.passed_bytes = 0
+    while done < count:
+        i = done
+        if not discarded:
+            i = done = pass_plain(state, work, in_port, done, count)
+            if i == count:
+                break
         head = work.slot_head[i]
         if head >= queue.entries:
             break_ring(state, work, in_port, ring)
@@ -110,7 +118,7 @@ def from_guest(state: State, work: Work, in_port: int, ring: int) -> int:
     work.n_alts = 0
     return_burst(queue, work, done)
     work.ledger[in_port, TX_FRAMES] += done
-    work.ledger[in_port, TX_BYTES] += n_bytes
+    work.ledger[in_port, TX_BYTES] += n_bytes + work.passed_bytes
     notify(state, work, in_port, ring)
     finish(state, work)
     return done

@@ -46,6 +46,16 @@ def copy_head(destination: int, source: int, length: int) -> int:
     return 0
 
 
+@kernel(INT, INT, INT, inline=True)
+def copy_line_pair(destination: int, source: int) -> int:
+    """Copy 128 bytes between areas that do not overlap."""
+    copy32(destination, source)
+    copy32(destination + 32, source + 32)
+    copy32(destination + 64, source + 64)
+    copy32(destination + 96, source + 96)
+    return 0
+
+
 @kernel(INT, PORT, INT, INT)
 def search_regions(port: Port, gpa: int, length: int) -> int:
     """`translate` over every region; remembers where it was found."""

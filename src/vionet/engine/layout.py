@@ -260,6 +260,7 @@ class Work(Record):
     tx_ring: int  # the transmit ring that the burst is from
     rx_ring: int  # the receive ring chosen for the frame in hand
     n_segments: int  # made in software since the burst began
+    passed_bytes: int  # of frames that went the straight path in this burst
     cut: int  # bytes taken off the front of the scatter entry in hand
     status: int  # why not every segment was delivered
     n_dst: int
