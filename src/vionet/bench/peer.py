@@ -3,57 +3,86 @@
 How it works: `Peer.start` starts a program that listens on two sockets and waits until both are
 there.  A peer that polls would take its core from the next one, so peers are stopped (SIGSTOP)
 while another is measured: several can be compared in turns within one run without starting anew.
-`close` ends the process by its id and removes what it leaves behind, hugepage files included.
+`close` ends the processes by their ids; whatever they made lies in their folder.
+Open vSwitch takes more steps: `ovs`.
 """
 
+import json
 import os
-import shutil
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
+
+from vionet.bench import dpdk
+from vionet.bench.guest.process import Program
+from vionet.spec import virtio
 
 START_TIMEOUT: Final = 300.0  # seconds; a cold start of ours compiles, 20 s where nothing else runs
 STOP_TIMEOUT: Final = 5.0
-HUGEPAGES: Final = Path("/dev/hugepages")
-DPDK_RUN: Final = Path("/var/run/dpdk")
 REAL_TIME_PRIORITY: Final = 10
-KINDS: Final = ("vionet-switch", "vionet-wire", "testpmd")
+TESTPMD_MB: Final = 128
+NAMES: Final = {
+    "vionet-wire": "vionet wire",
+    "vionet-switch": "vionet switch",
+    "testpmd": "testpmd io",
+    "ovs-normal": "Open vSwitch NORMAL",
+    "ovs-flows": "Open vSwitch, two flows",
+}
+OURS: Final = ("vionet-wire", "vionet-switch")
+KINDS: Final = (*OURS, "testpmd")  # those of this module
+# What DPDK's vhost library says of a socket, in testpmd and in Open vSwitch.
+NEGOTIATED: Final = re.compile(r"VHOST_CONFIG: \((\S+)\) negotiated Virtio features: (0x[0-9a-f]+)")
 
 
 class Peer:
     """One running back-end; `paths` are its two sockets."""
 
-    def __init__(self, kind: str, folder: Path, core: int) -> None:
-        """Describe it: one of KINDS, its sockets and its log in `folder`, its work on `core`."""
-        self.kind, self.folder = kind, folder
-        self.paths = [str(folder / f"{kind}.{name}") for name in "ab"]
-        self.log = folder / f"{kind}.log"
-        self.prefix = f"vionetbench{os.getpid()}"
-        self.argv = ["taskset", "-c", str(core), *self._command(kind, core)]
-        self.process: subprocess.Popen[bytes] | None = None
+    memory_mb = TESTPMD_MB  # of huge pages, where it is made of DPDK
+    prompts = False  # it is told what to do while it runs, by a thread on another core
 
-    def _command(self, kind: str, core: int) -> list[str]:
-        a, b = self.paths
-        control = ["--control", str(self.folder / f"{kind}.control")]
-        if kind == "vionet-switch":
-            ports = [f"a=guest:{a}", f"b=guest:{b}"]
-            return [sys.executable, "-m", "vionet", "switch", *control, *ports]
-        if kind == "vionet-wire":
-            return [sys.executable, "-m", "vionet", "wire", *control, f"guest:{a}", f"guest:{b}"]
-        other = next(c for c in (*range(os.cpu_count() or 1), core) if c != core)
-        return [
-            *("dpdk-testpmd", "--lcores", f"0@{other},1@{core}", "--no-pci"),
-            *("--file-prefix", self.prefix, "--socket-mem", "128", "--single-file-segments"),
-            *("-d", "librte_net_vhost.so", "-d", "librte_mempool_ring.so"),
-            *("--vdev", f"net_vhost0,iface={a}", "--vdev", f"net_vhost1,iface={b}", "--"),
-            *("--forward-mode=io", "--auto-start", "--stats-period", "0"),
-            "--total-num-mbufs=16384",
-        ]
+    def __init__(self, kind: str, folder: Path, core: int) -> None:
+        """Describe it: one of KINDS, all its files in a folder of its own, its work on `core`."""
+        self.kind, self.core, self.folder = kind, core, folder / kind
+        self.other = other_core(core)
+        self.paths = [str(self.folder / name) for name in "ab"]
+        self.log = self.folder / "log"
+        self.control = str(self.folder / "control")
+        self.prefix = f"vionet-{kind}-{os.getpid()}"
+        self.process: Program | None = None  # that which forwards
+        self.processes: list[Program] = []
+        self.resources = ExitStack()
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return NAMES.get(self.kind, self.kind)
+
+    @property
+    def ours(self) -> bool:
+        """It is vionet itself."""
+        return self.kind in OURS
+
+    def argv(self) -> list[str]:
+        """The command line of what forwards."""
+        if self.ours:
+            fabric = self.kind.removeprefix("vionet-")
+            names = ("a=", "b=") if fabric == "switch" else ("", "")
+            ports = [f"{name}guest:{path}" for name, path in zip(names, self.paths, strict=True)]
+            vionet = [sys.executable, "-m", "vionet", fabric, "--control", self.control]
+            return ["taskset", "-c", str(self.core), *vionet, *ports]
+        return dpdk.testpmd_argv(
+            f"0@{self.other},1@{self.core}",  # DPDK places its threads itself
+            self.memory_mb,
+            dpdk.eal_arguments(self.prefix, "vhost"),
+            [f"net_vhost{i},iface={path}" for i, path in enumerate(self.paths)],
+            ["--auto-start", "--stats-period", "0", "--total-num-mbufs=16384"],
+        )
 
     def __enter__(self) -> Self:
         self.start()
@@ -62,84 +91,140 @@ class Peer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def need(self) -> None:
+        """Raise `MissingError` where this peer cannot run."""
+        if not self.ours:
+            dpdk.need_program("dpdk-testpmd", "dpdk-dev")
+            dpdk.need_driver("vhost")
+
     def missing(self) -> str | None:
         """Why this peer cannot run here, or None."""
-        if self.kind != "testpmd":
-            return None
-        if not shutil.which("dpdk-testpmd"):
-            return "dpdk-testpmd is not installed (Debian: dpdk-dev)"
-        if not os.path.ismount(HUGEPAGES):
-            return f"no hugetlbfs is mounted on {HUGEPAGES}"
+        try:
+            self.need()
+        except dpdk.MissingError as error:
+            return str(error)
         return None
 
     def start(self) -> None:
-        """Start it and wait until it listens; RuntimeError with the end of its log if not."""
-        if self.kind == "testpmd":
-            del self.argv[:3]  # DPDK places its threads itself
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                self.argv, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT
-            )
-        deadline = time.monotonic() + START_TIMEOUT
-        while not all(Path(path).is_socket() for path in self.paths):
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.close()
-                raise RuntimeError(f"{self.kind} did not start: {self.log_end()}")
-            time.sleep(0.02)
+        """Start it and wait until it listens; RuntimeError with what is wrong if not."""
+        self.need()
+        self.folder.mkdir()
+        try:
+            if not self.ours:  # each peer that is made of DPDK has its pages from the same pool
+                self.resources.enter_context(dpdk.huge_pages(self.memory_mb))
+            self._launch()
+            self.wait(lambda: self.listens)
+        except BaseException:
+            self.close()
+            raise
         self.pause()
+
+    @property
+    def listens(self) -> bool:
+        """It can be attached to."""
+        return all(Path(path).is_socket() for path in self.paths)
+
+    def _launch(self) -> None:
+        self.process = self._spawn(self.argv())
+
+    def _spawn(self, argv: Sequence[str]) -> Program:
+        process = Program(argv, self.log, stdin=subprocess.PIPE, env=self.environment())
+        self.processes.append(process)
+        return process
+
+    def environment(self) -> dict[str, str]:
+        """Of its processes."""
+        return dpdk.environment(self.folder)
+
+    def wait(self, true: Callable[[], bool], timeout: float = START_TIMEOUT) -> None:
+        """Wait until something is true while all processes live."""
+        deadline = time.monotonic() + timeout
+        while not true():
+            if not all(p.running for p in self.processes) or time.monotonic() > deadline:
+                raise RuntimeError(f"{self.kind} did not do its part: {self.log_end()}")
+            time.sleep(0.02)
 
     def log_end(self) -> str:
         """The last line that it wrote."""
         lines = self.log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it wrote nothing"
 
+    def features(self) -> list[int]:
+        """What it says was negotiated at its two sockets: the other end's view."""
+        if self.ours:
+            (fabric,) = self.status()["fabrics"]
+            return [mask_of(port["features"]) for port in fabric["ports"]]
+        return logged_features(self.log.read_text(errors="replace"), self.paths)
+
+    def status(self) -> dict[str, Any]:
+        """What `vionet status` says of it."""
+        argv = [sys.executable, "-m", "vionet", "status", "--json", "--control", self.control]
+        done = subprocess.run(argv, stdout=subprocess.PIPE, timeout=START_TIMEOUT, check=True)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
     def pause(self) -> None:
         """Let it stand still."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGSTOP)
+        if self.process is not None and self.process.running:
+            os.kill(self.process.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it go on."""
         if self.process is not None:
-            if self.process.poll() is not None:
+            if not self.process.running:
                 raise RuntimeError(f"{self.kind} has ended: {self.log_end()}")
-            self.process.send_signal(signal.SIGCONT)
+            os.kill(self.process.pid, signal.SIGCONT)
 
     def close(self) -> None:
-        """End it and remove what it leaves."""
-        if self.process is None:
-            return
-        self.process.send_signal(signal.SIGCONT)
-        self.process.send_signal(signal.SIGTERM)
-        if self.process.stdin is not None:
-            with suppress(OSError):
-                self.process.stdin.close()
-        try:
-            self.process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(STOP_TIMEOUT)
+        """End all its processes, the last one first."""
+        while self.processes:
+            self.processes.pop().kill()
         self.process = None
-        for path in (*HUGEPAGES.glob(f"{self.prefix}map_*"), *map(Path, self.paths)):
-            path.unlink(missing_ok=True)
-        shutil.rmtree(DPDK_RUN / self.prefix, ignore_errors=True)
+        self.resources.close()
+
+
+def other_core(core: int) -> int:
+    """A core for what is not measured; `core` itself where there is no other."""
+    return next((c for c in sorted(os.sched_getaffinity(0)) if c != core), core)
+
+
+def mask_of(names: Sequence[str]) -> int:
+    """The feature word of names."""
+    return virtio.mask(virtio.BITS[name] for name in names)
+
+
+def logged_features(log: str, paths: Sequence[str]) -> list[int]:
+    """The last word that DPDK's vhost library logged for each socket; 0 where there is none."""
+    last = {path: int(word, 16) for path, word in NEGOTIATED.findall(log)}
+    return [last.get(path, 0) for path in paths]
 
 
 @contextmanager
-def real_time(peer: Peer | None = None) -> Iterator[None]:
-    """Run this process and `peer` before all others, for measuring on a machine that is shared.
+def real_time(*peers: Peer | None) -> Iterator[None]:
+    """Run this process and `peers` before all others, for measuring on a machine that is shared.
 
-    The kernel still keeps some of each second for the rest, so rounds should be short.
+    Of a peer only what is confined to its core; this process a little before them, so that it
+    can end what it began, and so is a peer's prompt.  The kernel still keeps some of each second
+    for the rest, so rounds should be short.
     """
-    processes = [os.getpid()]
-    if peer is not None and peer.process is not None:
-        processes.append(peer.process.pid)
-    threads = [int(task.name) for pid in processes for task in Path(f"/proc/{pid}/task").iterdir()]
-    for thread in threads:
-        os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(REAL_TIME_PRIORITY))
+    priorities = dict.fromkeys(threads_of(os.getpid()), REAL_TIME_PRIORITY + 1)
+    for peer in peers:
+        if peer is not None and peer.process is not None:
+            for thread in threads_of(peer.process.pid):
+                if os.sched_getaffinity(thread) == {peer.core}:
+                    priorities[thread] = REAL_TIME_PRIORITY
+                elif peer.prompts:
+                    priorities[thread] = REAL_TIME_PRIORITY + 1
+    for thread, priority in priorities.items():
+        os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(priority))
     try:
         yield
     finally:
-        for thread in threads:
+        for thread in priorities:
             with suppress(ProcessLookupError):
                 os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+
+
+def threads_of(pid: int) -> list[int]:
+    """The ids of all threads of a process."""
+    return [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
