@@ -1,15 +1,18 @@
 """`vionet bench start`: a smoke run; and that a warm daemon needs no compiler."""
 
+import ast
 import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+import vionet
 from vionet.bench.daemon import Daemon
 from vionet.bench.result import Result
 from vionet.bench.start import command
 from vionet.jit import LANE, Lane
+from vionet.jit.lane import CACHE_DIR
 
 pytestmark = pytest.mark.skipif(LANE is not Lane.COMPILED, reason="starts daemons of this lane")
 
@@ -33,3 +36,26 @@ def test_warm_daemon_has_no_compiler_in_it(run_dir: Path) -> None:
             maps = Path(f"/proc/{daemon.process.pid}/maps").read_text()
     assert "libllvmlite" in maps
     assert "/numba/" not in maps
+
+
+def declared(folder: str) -> set[str]:
+    """Every kernel in the sources of a folder of the package, by its whole name."""
+    package = Path(vionet.__file__).parent
+    found = set()
+    for path in (package / folder).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and any(
+                isinstance(mark, ast.Call) and getattr(mark.func, "id", "") == "kernel"
+                for mark in node.decorator_list
+            ):
+                found.add(f"vionet.{folder}.{path.stem}.{node.name}")
+    return found
+
+
+def test_image_has_every_kernel(run_dir: Path) -> None:
+    """A daemon may import any module of the engine: what is not in the image it could not have."""
+    with Daemon(run_dir, 1):
+        assert CACHE_DIR is not None
+        header = json.loads((CACHE_DIR / "image").read_bytes().partition(b"\n")[0])
+    kernels = header["objects"].keys() - {"callback"}
+    assert declared("engine") | declared("jit") == kernels

@@ -69,9 +69,9 @@ def run(flow: Flow, source: Pulse, sink: Pulse) -> int:
             flow.late += 1
             arrived = now
         looked = now
+        flow.gap_ns = max(flow.gap_ns, now - arrived)
         if take(sink):
             arrived = now
-        flow.gap_ns = max(flow.gap_ns, now - arrived)
     for _ in range(1000):
         if sink.received >= flow.sent:
             break
@@ -153,10 +153,11 @@ def measure(common: Common) -> Result:
     ):
         # Every thread but the control plane's is a worker.
         for thread in daemon.threads():
-            core = common.load_core if thread == daemon.process.pid else common.core
-            os.sched_setaffinity(thread, {core})
-            if common.real_time and core == common.core:
-                os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(REAL_TIME_PRIORITY))
+            control = thread == daemon.process.pid
+            os.sched_setaffinity(thread, {common.load_core if control else common.core})
+            if common.real_time:
+                priority = os.sched_param(REAL_TIME_PRIORITY - control)
+                os.sched_setscheduler(thread, os.SCHED_FIFO, priority)
         load = Load(daemon, common.load_core, common.real_time)
         gaps: dict[str, list[tuple[float, ...]]] = {}
         late = 0
