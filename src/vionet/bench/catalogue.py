@@ -3,10 +3,11 @@
 from typing import Final
 
 BENCHES: Final[dict[str, str]] = {
-    "guests": "TCP and UDP between real kernels, against QEMU's netdevs and vde_switch.",
-    "idle": "What 16 silent guests cost: nothing, one hopes.",
     "peers": "The same load through testpmd and Open vSwitch.",
-    "start": "Until a switch is ready, and its memory.",
+    "guests": "TCP and UDP between real kernels, against QEMU's netdevs and vde_switch.",
+    "cost": "Where a frame's nanoseconds go, feature by feature.",
+    "idle": "What 16 silent guests cost: nothing, one hopes.",
     "wake": "Kick to delivery after 10 ms of silence.",
+    "start": "Until a switch is ready, and its memory.",
     "churn": "Whether traffic stands still as ports come.",
 }
