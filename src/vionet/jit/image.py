@@ -67,20 +67,9 @@ class Image:
 
     def function(self, name: str, arguments: int) -> Callable[..., int]:
         """The kernel as something that the control plane can call."""
-        from vionet.jit.record import address_of
+        from vionet.jit.call import ANY, caller
 
-        words = [ctypes.c_int64] * arguments
-        kind = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *words)
-        compiled = kind(self._addresses[name])
-
-        def call(*args: Any) -> int:
-            result, raised = ctypes.c_int64(), ctypes.c_void_p()
-            numbers = [int(arg) if hasattr(arg, "__index__") else address_of(arg) for arg in args]
-            status = compiled(ctypes.byref(result), ctypes.byref(raised), *numbers)
-            assert status == 0, f"{name} raised"
-            return result.value
-
-        return call
+        return caller(name, self._addresses[name], [ANY] * arguments)
 
 
 def use() -> bool:

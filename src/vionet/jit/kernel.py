@@ -11,6 +11,10 @@ them made the same engine 4 times slower (329 ns against 76 ns a frame).
 path of every frame.  Every other kernel is reached by a symbol of the process: Numba would link
 its whole call tree into each caller, to be optimised there once more (a cold compile took twice
 as long, and 64-byte frames went no faster for it).
+
+Compiling costs Python's time more than LLVM's, and little depends on how long a kernel is.  So
+nothing is made that nobody needs: no pass that finds nothing (`jit.pipeline`), no wrapper for
+calls from Python (`jit.call` does without) but in the bounds lane, where kernels raise.
 """
 
 import copy
@@ -62,16 +66,33 @@ else:
     import llvmlite.binding
     import numba
     from numba import types
+    from numba.core.registry import CPUDispatcher
+
+    from vionet.jit.call import caller
+    from vionet.jit.pipeline import KernelCompiler
 
     INT = types.int64
 
-    def _call_by_symbol(dispatcher: Any) -> None:
+    class _Called(CPUDispatcher):  # type: ignore[misc]
+        """A kernel without a wrapper."""
+
+        by_address: Callable[..., int]
+
+        def __call__(self, *args: Any) -> int:
+            return self.by_address(*args)
+
+    def _call_by_address(dispatcher: Any, address: int) -> None:
+        """Have Python call it without a wrapper."""
+        (signature,) = dispatcher.signatures
+        kinds = [None if t is INT else (tuple(t.fields), t.size) for t in signature]
+        dispatcher.__class__ = _Called
+        dispatcher.by_address = caller(dispatcher.__name__, address, kinds)
+
+    def _call_by_symbol(result: Any, address: int) -> None:
         """Have the callers of a compiled kernel find it by a name that is the same in every
         process, so that they can be cached."""
-        (result,) = dispatcher.overloads.values()
         description = copy.copy(result.fndesc)
         description.mangled_name = f"{image.ALIAS}{description.modname}.{description.qualname}"
-        address = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
         llvmlite.binding.add_symbol(description.mangled_name, address)
         result.target_context.remove_user_function(result.entry_point)
         result.target_context.insert_user_function(result.entry_point, description, ())
@@ -87,14 +108,21 @@ else:
             "error_model": "numpy",
             "_nrt": False,
             "boundscheck": LANE is Lane.BOUNDS,
+            "no_cfunc_wrapper": True,
+            "no_cpython_wrapper": LANE is Lane.COMPILED,
+            "pipeline_class": KernelCompiler,
             # Under bounds checking an exception must be able to leave the callee.
             "forceinline": inline and LANE is Lane.COMPILED,
         }
 
         def decorate(function: Callable[P, R]) -> Callable[P, R]:
             dispatcher = numba.jit(signature, nopython=True, **options)(function)
+            (result,) = dispatcher.overloads.values()
+            address = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
+            if LANE is Lane.COMPILED:
+                _call_by_address(dispatcher, address)
             if not inline:
-                _call_by_symbol(dispatcher)
+                _call_by_symbol(result, address)
             KERNELS.append(dispatcher)
             _compiled.append(function.__name__)
             for report in _progress:

@@ -76,4 +76,4 @@ def allocate(layout: type[R]) -> R:
 
 def address_of(array: Any) -> int:
     """The address of an array's or a record's first byte; valid while the object lives."""
-    return int(np.asarray(array).__array_interface__["data"][0])
+    return int(np.asarray(array).ctypes.data)
