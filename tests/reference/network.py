@@ -16,6 +16,7 @@ from vionet.engine.burst import from_guest, from_tap
 from vionet.engine.kick import settle
 from vionet.engine.layout import State, Work
 from vionet.engine.status import LEDGER_KEYS, FabricKind
+from vionet.engine.worker import enlist
 from vionet.fabric.fabric import prepare_state, prepared_work
 from vionet.jit.record import allocate
 
@@ -86,6 +87,7 @@ class Network:
         for guest in self.guests:
             guest.memory.freeze()
         settle(self.state)
+        enlist(self.state, self.work)
         done = int(burst())
         for guest, idx in zip(self.guests, shown, strict=True):
             guest.check_memory(idx, in_place)

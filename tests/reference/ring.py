@@ -159,8 +159,9 @@ class DriverRing:
 
     def take_used(self) -> list[Used]:
         """The entries that the device has shown since the last call; their slots are free again."""
-        found = self.entries(self.seen_idx, self.used_idx)
-        self.seen_idx = self.used_idx
+        shown = self.used_idx  # once: a worker may go on meanwhile
+        found = self.entries(self.seen_idx, shown)
+        self.seen_idx = shown
         for entry in found:
             self._free += self._chains.pop(entry.head, [])
         return found

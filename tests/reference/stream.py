@@ -109,7 +109,7 @@ class StreamNetwork(Network):
         super().__init__(kind)
         self.streams: list[SocketStream] = []
         self.epoll = select.epoll()
-        self.work.epoll_fd = self.epoll.fileno()
+        self.state.epoll_fds[0] = self.epoll.fileno()
 
     def __exit__(self, *about: Any) -> None:
         for stream in self.streams:

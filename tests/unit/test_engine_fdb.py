@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vionet.engine.fdb import find, forget_port, learn, lookup, pin, slot_of
+from vionet.engine.fdb import find, forget_port, lookup, note, pin, slot_of
 from vionet.engine.layout import FDB_PORT_MAX, FDB_PROBES, State
 from vionet.engine.status import FDB_FULL, OK, SOURCE_MAC_LOCKED, FabricKind
 from vionet.fabric.fabric import prepare_state
@@ -29,7 +29,7 @@ class Table:
 
     def learn(self, key: int, port: int) -> int:
         """`key` is seen on `port` now."""
-        return learn(self.state, key, port, self.now_ns)
+        return note(self.state, key, port, self.now_ns)
 
     def pin(self, key: int, port: int) -> int:
         """`key` belongs to `port`."""

@@ -230,17 +230,17 @@ def test_kick_of_the_control_queue_is_passed_on() -> None:
     """The worker serves no control queue: its kick is noted, and the control plane is told."""
     with running(FabricKind.SWITCH, FULL) as (guest,):
         port, fabric = guest.record, guest.fabric
-        with fabric._worker.hold():
+        with fabric._workers.hold():
             port.control_ring = 2
         kick_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        fabric._poll.add_ring(kick_fd, 0, 2)
+        fabric._polls[0].add_ring(kick_fd, 0, 2)
         os.eventfd_write(kick_fd, 1)
         ready, _, _ = select.select([fabric.notice_fd], [], [], DEADLINE_S)
         assert ready
         assert 1 == port.control_kicked
-        fabric._poll.remove(kick_fd)
+        fabric._polls[0].remove(kick_fd)
         os.close(kick_fd)
-        with fabric._worker.hold():
+        with fabric._workers.hold():
             port.control_ring = 0
 
 

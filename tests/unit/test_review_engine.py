@@ -82,7 +82,7 @@ def test_refused_address_does_not_age_a_learnt_one() -> None:
         state, work = network.state, network.work
         known, unknown = Layers(src=bytes.fromhex("020000000001")), Layers(src=bytes(5) + b"\6")
         key = 0x020000000001
-        learn(state, key, source.index, work.now_ns)
+        learn(state, work, key, source.index)
         source.record.last_seen_ns = work.now_ns
         source.record.fdb_count = FDB_PORT_MAX
         source.record.swept_ns = work.now_ns + state.ageing_ns
@@ -166,5 +166,5 @@ def test_kick_ends_starvation() -> None:
         sink.kick(0)
         sink.until_kicks(2)
         sink.wait()
-        with sink.fabric._worker.hold():
+        with sink.fabric._workers.hold():
             assert 0 == sink.record.queues[0].starved

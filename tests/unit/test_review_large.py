@@ -14,7 +14,7 @@ from vionet.engine.kick import settle
 from vionet.engine.layout import PATIENCE_NS
 from vionet.engine.status import OK, FabricKind
 from vionet.engine.vlan import VLAN_SHIFT
-from vionet.engine.worker import arm_all
+from vionet.engine.worker import arm_all, enlist
 from vionet.spec.virtio import VRING_PACKED_EVENT_FLAG_DESC as DESC
 from vionet.spec.virtio_net import VIRTIO_NET_HDR_F_NEEDS_CSUM, NetHeader
 
@@ -101,7 +101,7 @@ def test_locked_address_is_taken_back_in_every_vlan() -> None:
         state = network.state
         thief = network.guest(options=Options(vlan=10))
         owner = network.guest(options=Options(vlan=10))
-        assert OK == learn(state, mac | vlan, thief.index, network.work.now_ns)
+        assert OK == learn(state, network.work, mac | vlan, thief.index)
         assert thief.index == lookup(state, mac | vlan, network.work.now_ns)
         assert OK == pin(state, mac, owner.index, network.work.now_ns)
         assert -1 == lookup(state, mac | vlan, network.work.now_ns)
@@ -204,6 +204,7 @@ def test_receive_ring_without_its_transmit_ring_is_armed() -> None:
         assert (1, 2) == (sink.record.tx_pairs, sink.record.n_pairs)
         queue = sink.record.queues[2]
         queue.starved = 1
+        enlist(network.state, network.work)
         assert 0 == arm_all(network.state, network.work)
         with sink.on(1):
             sink.post(1600)

@@ -30,7 +30,7 @@ from vionet.engine.parse import parse_plain
 from vionet.engine.plan import plan
 from vionet.engine.receive import reserve
 from vionet.engine.seal import plant_seed
-from vionet.engine.tell import finish, notify
+from vionet.engine.tell import finish, list_ring
 from vionet.jit.kernel import INT, kernel
 
 # What each depth adds to the one before it.
@@ -120,7 +120,7 @@ def walk(state: State, work: Work, lap: Lap, depth: int, laps: int) -> int:
             else:
                 queue.avail_idx = (queue.avail_idx + count) & 0xFFFF
             if depth >= PUBLISH:
-                notify(state, work, 0, 1)
+                list_ring(work, 0, 1)
                 finish(state, work)
         elapsed += now(lap) - start
     finish(state, work)

@@ -42,7 +42,7 @@ from vionet.engine.status import (
     TX_FRAMES,
     PortKind,
 )
-from vionet.engine.tell import break_ring, finish, notify
+from vionet.engine.tell import break_ring, finish, list_ring
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.libc import errno
 
@@ -119,7 +119,7 @@ def from_guest(state: State, work: Work, in_port: int, ring: int) -> int:
     return_burst(queue, work, done)
     work.ledger[in_port, TX_FRAMES] += done
     work.ledger[in_port, TX_BYTES] += n_bytes + work.passed_bytes
-    notify(state, work, in_port, ring)
+    list_ring(work, in_port, ring)
     finish(state, work)
     return done
 

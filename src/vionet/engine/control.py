@@ -245,7 +245,7 @@ def call_drivers(state: State, work: Work) -> int:
     """
     for index in range(state.n_ports):
         port = state.ports[index]
-        for ring in range(QUEUES_PER_PORT):
+        for ring in range(QUEUES_PER_PORT if port.worker == work.number else 0):
             queue = port.queues[ring]
             if queue.owed and queue.ready and queue.call_fd >= 0:
                 queue.owed = 0

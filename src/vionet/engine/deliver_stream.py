@@ -68,7 +68,7 @@ def set_writable(state: State, work: Work, index: int, writable: int) -> int:
         port.writable = writable
         store_u32(work.scratch_hva, EPOLLIN_ET | (0 if writable else EPOLLOUT))
         store_i64(work.scratch_hva + EVENT_DATA_OFF, index << 8 | EVENT_TAP)
-        epoll_ctl(work.epoll_fd, EPOLL_CTL_MOD, port.fd, work.scratch_hva)
+        epoll_ctl(state.epoll_fds[port.worker], EPOLL_CTL_MOD, port.fd, work.scratch_hva)
     return 0
 
 

@@ -11,13 +11,28 @@ learns for itself.
 Invariants: a locked port's own address is `fixed`: it never ages and never moves.  It is kept
 without a VLAN, and holds in every VLAN that may pass its port.
 
+Threads: workers look addresses up without a lock and change the table under one (`engine.share`).
+An entry is emptied before another address is put there, and its port is read between two looks at
+its key: nobody sees one address with the port of another.
+
 Trust: source addresses are whatever guests write.
 """
 
-from vionet.engine.layout import FDB_PORT_MAX, FDB_PROBES, FDB_SIZE, PORTS_MAX, STATE, State
+from vionet.engine.layout import (
+    FDB_PORT_MAX,
+    FDB_PROBES,
+    FDB_SIZE,
+    PORTS_MAX,
+    STATE,
+    WORK,
+    State,
+    Work,
+)
+from vionet.engine.share import let_tables_go, take_tables
 from vionet.engine.status import FDB_FULL, OK, SOURCE_MAC_LOCKED
 from vionet.engine.vlan import VLAN_SHIFT, member
 from vionet.jit.kernel import INT, kernel
+from vionet.jit.raw import fence_acquire, fence_release
 
 REFRESH_NS = 1_000_000_000  # an entry's time is written at most once a second
 ADDRESS = (1 << VLAN_SHIFT) - 1
@@ -51,14 +66,26 @@ def find(state: State, key: int, now_ns: int) -> int:
     return -1
 
 
+@kernel(INT, STATE, INT, INT)
+def port_at(state: State, slot: int, key: int) -> int:
+    """The port of the entry in a slot, or -1 where it has just been given to another address."""
+    port = state.fdb[slot].port
+    fence_acquire()
+    return port if state.fdb[slot].key == key else -1
+
+
 @kernel(INT, STATE, INT, INT, inline=True)
 def lookup(state: State, key: int, now_ns: int) -> int:
     """The port of address `key`, or -1 where it is not known; mostly in its first slot."""
     slot = slot_of(state, key)
-    if key and state.fdb[slot].key == key and now_ns - state.fdb[slot].seen_ns < state.ageing_ns:
-        return state.fdb[slot].port
+    entry = state.fdb[slot]
+    if key and entry.key == key and now_ns - entry.seen_ns < state.ageing_ns:
+        port = entry.port
+        fence_acquire()
+        if entry.key == key:
+            return port
     slot = find(state, key, now_ns)
-    return state.fdb[slot].port if slot >= 0 else -1
+    return port_at(state, slot, key) if slot >= 0 else -1
 
 
 @kernel(INT, STATE, INT, INT)
@@ -67,7 +94,9 @@ def owner(state: State, key: int, now_ns: int) -> int:
     slot = find(state, key & ADDRESS, now_ns)
     if slot < 0 or not state.fdb[slot].fixed:
         return -1
-    port = state.fdb[slot].port
+    port = port_at(state, slot, key & ADDRESS)
+    if port < 0:
+        return -1
     return port if member(state.ports[port], key >> VLAN_SHIFT) else -1
 
 
@@ -122,21 +151,21 @@ def insert(state: State, key: int, port: int, fixed: int, now_ns: int) -> int:
     entry = state.fdb[free]
     if entry.key:
         state.ports[entry.port].fdb_count -= 1
-    entry.key = key
+    entry.key = 0
+    fence_release()
     entry.port = port
     entry.seen_ns = now_ns
     entry.fixed = fixed
+    fence_release()
+    entry.key = key
     state.ports[port].fdb_count += 1
     state.ports[port].last_src = key
     return OK
 
 
 @kernel(INT, STATE, INT, INT, INT)
-def learn(state: State, key: int, port: int, now_ns: int) -> int:
-    """Note that `key` was seen on `port`.
-
-    *returns* OK, FDB_FULL (forward anyway) or SOURCE_MAC_LOCKED (another port owns the address).
-    """
+def note(state: State, key: int, port: int, now_ns: int) -> int:
+    """`learn` while nobody else does."""
     if key >> VLAN_SHIFT:
         locked = owner(state, key, now_ns)
         if locked >= 0 and locked != port:
@@ -157,6 +186,18 @@ def learn(state: State, key: int, port: int, now_ns: int) -> int:
         state.ports[port].last_src = key
         return OK
     return insert(state, key, port, 0, now_ns)
+
+
+@kernel(INT, STATE, WORK, INT, INT)
+def learn(state: State, work: Work, key: int, port: int) -> int:
+    """Note that `key` was seen on `port`.
+
+    *returns* OK, FDB_FULL (forward anyway) or SOURCE_MAC_LOCKED (another port owns the address).
+    """
+    take_tables(state, work)
+    status = note(state, key, port, work.now_ns)
+    let_tables_go(state)
+    return status
 
 
 @kernel(INT, STATE, INT)

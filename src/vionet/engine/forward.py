@@ -22,6 +22,7 @@ from vionet.engine.judge import judge, read_header
 from vionet.engine.layout import FRAME, PORT, STATE, WORK, Frame, Port, State, Work
 from vionet.engine.parse import parse_plain
 from vionet.engine.seal import plant_seed
+from vionet.engine.share import ASKED, SHARED, try_port, wait_port
 from vionet.engine.status import (
     DESTINATION_MAC_LOCKED,
     FDB_FULL,
@@ -42,6 +43,7 @@ from vionet.engine.status import (
     FabricKind,
 )
 from vionet.engine.steer import learn_flow, steer
+from vionet.engine.tell import finish
 from vionet.engine.vlan import NOT_A_MEMBER, VLAN_SHIFT, change_for, classify, restore, retag
 from vionet.jit.kernel import INT, kernel
 
@@ -50,6 +52,16 @@ SWITCH = int(FabricKind.SWITCH)
 WIRE = int(FabricKind.WIRE)
 RESERVED = 0x0180C2000000 >> 4
 HELD = -1  # a wire's frame stays where it is
+
+
+@kernel(INT, STATE, WORK, INT)
+def claim(state: State, work: Work, out: int) -> int:
+    """Lock port `out`, which others deliver to as well; nothing is held while it is waited for."""
+    if try_port(state, work, out):
+        return 0
+    flush(work)
+    finish(state, work)
+    return wait_port(state, work, out)
 
 
 @kernel(INT, STATE, WORK, FRAME, INT, INT)
@@ -74,6 +86,8 @@ def offer_any(state: State, work: Work, frame: Frame, in_port: int, out: int) ->
             return status
     status = filtered(port, work, frame) if port.filter else OK
     if status == OK:
+        if port.special & SHARED and not work.holds[out]:
+            claim(state, work, out)
         work.rx_ring = steer(port, work, frame) if port.steers else 0
         status = deliver(state, work, frame, out)
     if change:
@@ -84,8 +98,12 @@ def offer_any(state: State, work: Work, frame: Frame, in_port: int, out: int) ->
 @kernel(INT, STATE, WORK, FRAME, INT, INT, inline=True)
 def offer(state: State, work: Work, frame: Frame, in_port: int, out: int) -> int:
     """Deliver to one port unless a rule of that port forbids it.  *returns* a drop reason."""
-    if state.ports[out].special:
-        return offer_any(state, work, frame, in_port, out)
+    special = state.ports[out].special
+    if special:
+        if special != SHARED:
+            return offer_any(state, work, frame, in_port, out)
+        if not work.holds[out]:
+            claim(state, work, out)
     work.rx_ring = 0
     return deliver(state, work, frame, out)
 
@@ -134,7 +152,7 @@ def check_source(state: State, work: Work, frame: Frame, in_port: int, vlan: int
     if state.kind == SWITCH and (
         src | vlan != port.last_src or work.now_ns - port.last_seen_ns > REFRESH_NS
     ):
-        status = learn(state, src | vlan, in_port, work.now_ns)
+        status = learn(state, work, src | vlan, in_port)
         if status == FDB_FULL:
             work.drops[in_port, FDB_FULL] += 1  # noted; the frame goes its way
             return OK
@@ -172,7 +190,7 @@ def forward(state: State, work: Work, frame: Frame, in_port: int) -> int:
         work.ledger[in_port, PSEUDO_HEADER_REPAIRED] += 1
     read_addresses(work, frame)
     vlan = 0
-    if port.special:
+    if port.special & ASKED:
         status = enter(state, port, work, frame)
         if status != OK:
             return status

@@ -4,9 +4,9 @@ How it works: `State` is what a fabric is (ports, rings, memory maps, forwarding
 what one worker alone writes: the frame in hand and what it has counted.  Both are single blocks of
 memory that never move; a kernel receives each as one pointer.
 
-Invariants: every field has one writer at a time.  While the worker runs, the worker writes; the
-control plane writes only while the worker is paused (`fabric.worker`), except `State.stop` and
-`State.watched`.
+Invariants: every field has one writer at a time.  While the workers run, they write, and where
+there are several `engine.share` says which; the control plane writes only while they are paused
+(`fabric.worker`), except `State.stop` and `State.watched`.
 Addresses end in `_hva` (host) or `_gpa` (guest-physical); lengths are bytes.
 """
 
@@ -17,6 +17,7 @@ from vionet.jit.record import Bytes, Ints, Record, Records, record_type
 
 # --- limits -----------------------------------------------------------------------------------
 PORTS_MAX: Final = 64  # ports of one fabric
+WORKERS_MAX: Final = 16  # threads of one fabric
 PAIRS_MAX: Final = 8  # queue pairs of one port
 QUEUES_PER_PORT: Final = 2 * PAIRS_MAX + 1  # and a control queue
 REGIONS_MAX: Final = 32  # memory regions of one guest (GET_MAX_MEM_SLOTS)
@@ -41,6 +42,8 @@ FDB_PORT_MAX: Final = 4096  # addresses that one port may hold
 EVENTS_MAX: Final = 64  # epoll events taken at once
 PACKET_LEN: Final = 65536 + 4096  # private buffer for one frame read from a tap
 IOV_MAX: Final = 1024  # Linux UIO_MAXIOV
+
+LOCK_WORDS: Final = 8  # a cache line for each lock
 
 LEDGER_LEN: Final = len(LEDGER_KEYS)
 DROPS_LEN: Final = len(DROP_REASONS)
@@ -106,7 +109,8 @@ class Port(Record):
     offers_partial: int  # it may send NEEDS_CSUM
     offers_gso: int  # GSO_* bits of what it may send
     accepts: int  # Accepts
-    special: int  # more is to be asked of frames from and to it (`forward.enter`, `offer_any`)
+    worker: int  # that takes what comes from it
+    special: int  # ASKED, SHARED (`engine.share`)
     takes_gso: int  # GSO_* bits of what may be delivered whole
     n_pairs: int  # queue pairs in use: frames may be delivered to receive rings 0, 2, … below
     control_ring: int  # index of the control queue; 0: it has none
@@ -167,7 +171,10 @@ class FdbEntry(Record):
 class State(Record):
     """A whole fabric."""
 
-    stop: int  # the control plane asks the worker to return
+    stop: int  # the control plane asks the workers to return
+    n_workers: int
+    locks_hva: int  # of `locks`, from a cache line's begin
+    first_fd: int  # epoll of kicks that start receive rings; every worker looks there
     kind: int  # FabricKind
     vlan_aware: int  # some port has a VLAN or a trunk
     reserved: int  # a bit for each of 01:80:c2:00:00:00 to :0f that passes
@@ -182,6 +189,8 @@ class State(Record):
     notice_fd: int  # eventfd: something happened that the control plane should log
     ports: Annotated[Records[Port], PORTS_MAX]
     fdb: Annotated[Records[FdbEntry], FDB_SIZE]
+    epoll_fds: Annotated[Ints, WORKERS_MAX]  # what each worker sleeps on
+    locks: Annotated[Ints, LOCK_WORDS * (PORTS_MAX + 2)]  # `engine.share`
 
 
 class Frame(Record):
@@ -239,7 +248,9 @@ class Work(Record):
     """One worker's own: its clock, what it counts, its scratch."""
 
     now_ns: int  # the time, read now and then
-    epoll_fd: int
+    number: int  # of this worker, from 0
+    n_held: int  # ports that it has locked
+    n_ports: int  # that it serves
     rounds: int  # of the loop: it advances while the loop does
     telling: int  # 1 + the port whose driver is being told something; 0: none
     head_hva: int  # of the head copy in hand: a slot of `heads`, behind its room
@@ -269,7 +280,10 @@ class Work(Record):
     walked_len: int  # bytes of the chain walked last
     n_walked: int  # scatter entries after walking it
     frame: Annotated[Records[Frame], 1]
-    touched: Annotated[Ints, PORTS_MAX * PAIRS_MAX]  # port << 8 | ring with unpublished entries
+    touched: Annotated[Ints, PORTS_MAX * PAIRS_MAX + 1]  # port << 8 | ring with unpublished entries
+    served: Annotated[Ints, PORTS_MAX]  # the ports that it serves
+    held: Annotated[Ints, PORTS_MAX]  # the ports that it has locked, and for each whether it has
+    holds: Annotated[Ints, PORTS_MAX]
     seg_hva: Annotated[Ints, SEGMENTS_MAX]
     seg_len: Annotated[Ints, SEGMENTS_MAX]
     dst_hva: Annotated[Ints, SEGMENTS_MAX]

@@ -14,11 +14,13 @@ Invariants: it decides nothing.  What it passes, `forward` would have delivered 
 
 from vionet.engine.checksum import fold
 from vionet.engine.fdb import REFRESH_NS, find, lookup, slot_of
+from vionet.engine.forward import claim
 from vionet.engine.guest import U16, U32, translate
 from vionet.engine.layout import HEAD_LEN, LATE_MAX, SLOT_LEN, STATE, WORK, State, Work
 from vionet.engine.parse import IPV4_LE, IPV6_LE, dhcp_port, swap16
 from vionet.engine.plan import plan
 from vionet.engine.receive import AHEAD, SPECIAL, WRITABLE
+from vionet.engine.share import SHARED
 from vionet.engine.split import available, head_at, used_entry
 from vionet.engine.status import (
     CSUM_ELIDED,
@@ -159,11 +161,12 @@ def receiver(state: State, work: Work, in_port: int, head: int) -> int:
         or (port_out.isolated and port.isolated)
         or ((port_out.locked or port_out.filter) and dst != port_out.mac)
         or port_out.filter & FILTER_NO_UNICAST
-        or port_out.queues[0].packed
-        or not port_out.queues[0].live
     ):
         return NOT_PLAIN
-    return out
+    if port_out.special & SHARED and not work.holds[out]:
+        claim(state, work, out)
+    queue = port_out.queues[0]
+    return out if queue.live and not queue.packed else NOT_PLAIN
 
 
 @kernel(INT, STATE, WORK, INT, INT, INT, INT, inline=True)

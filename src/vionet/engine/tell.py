@@ -10,6 +10,7 @@ again.  `Work.telling` says whose write a stuck worker waits in (`fabric.worker.
 
 from vionet.engine.layout import STATE, WORK, State, Work
 from vionet.engine.ring import disarm, publish
+from vionet.engine.share import let_go
 from vionet.engine.status import CALLS, CALLS_SUPPRESSED, RING_BROKEN
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.libc import write
@@ -24,6 +25,14 @@ def signal(work: Work, index: int, fd: int) -> int:
     return 0
 
 
+@kernel(INT, WORK, INT, INT, inline=True)
+def list_ring(work: Work, index: int, ring: int) -> int:
+    """A ring has entries to publish at the end of the burst."""
+    work.touched[work.n_touched] = index << 8 | ring
+    work.n_touched += 1
+    return 0
+
+
 @kernel(INT, STATE, WORK, INT, INT, inline=True)
 def touch(state: State, work: Work, index: int, ring: int) -> int:
     """A receive ring of port `index` has entries to publish at the end of the burst."""
@@ -32,8 +41,7 @@ def touch(state: State, work: Work, index: int, ring: int) -> int:
     if not queue.touched:
         disarm(port, queue)
         queue.touched = 1
-        work.touched[work.n_touched] = index << 8 | ring
-        work.n_touched += 1
+        list_ring(work, index, ring)
     return 0
 
 
@@ -51,27 +59,37 @@ def break_ring(state: State, work: Work, index: int, ring: int) -> int:
 
 
 @kernel(INT, STATE, WORK, INT, INT)
-def notify(state: State, work: Work, index: int, ring: int) -> int:
-    """Publish a ring's used entries and interrupt the driver if it wants that."""
+def show(state: State, work: Work, index: int, ring: int) -> int:
+    """Publish a ring's used entries; *returns* 1 where its driver wants to be interrupted."""
     port = state.ports[index]
     queue = port.queues[ring]
     if queue.published_idx == queue.used_idx and queue.published_wrap == queue.used_wrap:
         return 0
     if publish(port, queue) and queue.call_fd >= 0:
-        signal(work, index, queue.call_fd)
-        work.ledger[index, CALLS] += 1
-    else:
-        work.ledger[index, CALLS_SUPPRESSED] += 1
+        return 1
+    work.ledger[index, CALLS_SUPPRESSED] += 1
     return 0
 
 
 @kernel(INT, STATE, WORK)
 def finish(state: State, work: Work) -> int:
-    """The end of a burst: publish and notify every receive ring that was written."""
+    """The end of a burst: publish every ring that was listed, then interrupt, the last one first.
+
+    Ports are let go of in between: no worker waits for a call that a front-end makes block.
+    """
+    n = 0
     for i in range(work.n_touched):
-        index = work.touched[i] >> 8
-        ring = work.touched[i] & 0xFF
-        state.ports[index].queues[ring].touched = 0
-        notify(state, work, index, ring)
+        word = work.touched[i]
+        state.ports[word >> 8].queues[word & 0xFF].touched = 0
+        if show(state, work, word >> 8, word & 0xFF):
+            work.touched[n] = word
+            n += 1
     work.n_touched = 0
+    if work.n_held:
+        let_go(state, work)
+    while n > 0:
+        n -= 1
+        index = work.touched[n] >> 8
+        signal(work, index, state.ports[index].queues[work.touched[n] & 0xFF].call_fd)
+        work.ledger[index, CALLS] += 1
     return 0

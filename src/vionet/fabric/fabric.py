@@ -1,19 +1,22 @@
-"""A fabric: one block of state, one worker, and the ports that are plugged in.
+"""A fabric: one block of state, its workers, and the ports that are plugged in.
 
-How it works: `Fabric` allocates `State` and `Work`, makes the epoll instance and the eventfds,
-and gives each new port a `Slot`: its index and the right to change state while the worker is
-held.  The ports do the rest (`ports.guest`, `ports.tap_port`).
+How it works: `Fabric` allocates `State` and a `Work` for each worker, makes epoll instances and
+eventfds, and gives each new port a `Slot`: its index, the worker that serves it (the one with the
+fewest) and the right to change state while the workers are held.  A wire has one worker: a frame
+that its receiver has no room for waits in the sender's ring, and one thread knows about both.
+The ports do the rest (`ports.guest`, `ports.tap_port`).
 
 Threads: all methods are the control plane's, one thread.
 """
 
 import os
 import secrets
+from collections.abc import Sequence
 
 from vionet.engine.layout import HEAD_ROOM, PORTS_MAX, State, Work
 from vionet.engine.status import FabricKind
-from vionet.fabric.poll import Poll
-from vionet.fabric.worker import Worker
+from vionet.fabric.poll import Poll, Watched
+from vionet.fabric.worker import Workers
 from vionet.jit.record import address_of, allocate
 from vionet.ports.guest import GuestPort
 from vionet.ports.interface import Interface
@@ -31,41 +34,53 @@ SPIN_NS = 20_000  # an idle worker polls this long before it sleeps
 class Fabric:
     """A switch or a wire."""
 
-    def __init__(self, kind: FabricKind = FabricKind.SWITCH, name: str = "") -> None:
+    def __init__(
+        self,
+        kind: FabricKind = FabricKind.SWITCH,
+        name: str = "",
+        workers: int = 1,
+        cores: Sequence[int] = (),
+    ) -> None:
+        """With so many workers, the first ones on `cores`."""
         self.name = name or kind.name.lower()
         self.kind = kind
         self.ports: list[GuestPort | InterfacePort | StreamPort | TapPort] = []
         self.positions = NO_POSITIONS  # where packed rings' positions outlive this process
         self._state = allocate(State)
-        self._rounds = 0  # of the worker's loop, at the last look
-        self._work = prepared_work(self._state)
-        self._poll = Poll()
-        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._rounds = 0  # of all loops, at the last look
+        self._works = [prepared_work(self._state, number) for number in range(workers)]
+        self._polls = [Poll() for _ in self._works]
+        self._first = Poll() if workers > 1 else None
+        self._wake_fds = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in self._works]
         self.notice_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._poll.add_wake(self._wake_fd)
         prepare_state(self._state, kind)
-        self._work.epoll_fd = self._poll.fd
+        self._state.n_workers = workers
         self._state.notice_fd = self.notice_fd
-        self._worker = Worker(self._state, self._work, self._wake_fd)
+        self._state.first_fd = -1 if self._first is None else self._first.fd
+        for number, (poll, wake_fd) in enumerate(zip(self._polls, self._wake_fds, strict=True)):
+            poll.add_wake(wake_fd)
+            self._state.epoll_fds[number] = poll.fd
+        self._workers = Workers(self._state, self._works, self._wake_fds, cores)
 
     def start(self) -> None:
         """Begin to forward."""
-        self._worker.start()
+        self._workers.start()
 
     def stuck(self) -> str | None:
-        """The name of the port that kept the worker waiting since the last call, now freed."""
-        index = self._worker.stuck()
+        """The name of the port that kept a worker waiting since the last call, now freed."""
+        index = self._workers.stuck()
         return None if index is None else self.ports[index].name
 
     def resting(self) -> bool:
-        """Whether the worker slept since the look before the last one; when it wakes it says so.
+        """Whether all workers slept since the look before the last one; who wakes says so.
 
         To be asked after `stuck`, until it is true.
         """
-        state, before, self._rounds = self._state, self._rounds, int(self._work.rounds)
-        awake = before != self._rounds or bool(self._work.telling)
+        state, before = self._state, self._rounds
+        self._rounds = sum(int(work.rounds) for work in self._works)
+        awake = before != self._rounds or any(work.telling for work in self._works)
         if not (awake or state.watched):
-            return True  # two looks apart, so that a worker which woke meanwhile is not missed
+            return True  # two looks apart, so that one which woke meanwhile is not missed
         state.watched = int(awake)
         return False
 
@@ -74,10 +89,11 @@ class Fabric:
         for port in self.ports:
             if not isinstance(port, GuestPort):
                 port.close()
-        self._worker.close()
-        self._poll.close()
-        os.close(self._wake_fd)
-        os.close(self.notice_fd)
+        self._workers.close()
+        for poll in (*self._polls, *filter(None, (self._first,))):
+            poll.close()
+        for fd in (*self._wake_fds, self.notice_fd):
+            os.close(fd)
 
     def add_guest(self, options: PortOptions) -> GuestPort:
         """Plug in a guest's NIC, which then waits for its front-end."""
@@ -105,7 +121,7 @@ class Fabric:
 
     def set_reserved(self, passing: int) -> None:
         """Which frames for the next bridge pass: a bit for each of 01:80:c2:00:00:00 to :0f."""
-        with self._worker.hold():
+        with self._workers.hold():
             self._state.reserved = passing
 
     def _new_slot(self) -> Slot:
@@ -113,14 +129,19 @@ class Fabric:
         limit = 2 if self.kind is FabricKind.WIRE else PORTS_MAX
         if index >= limit:
             raise ValueError(f"{self.name}: a {self.kind.name.lower()} has at most {limit} ports")
-        with self._worker.hold():
+        served = [int(self._state.ports[i].worker) for i in range(index)]
+        number = min(range(len(self._works)), key=served.count)
+        with self._workers.hold():
             self._state.n_ports = index + 1
-        return Slot(self._state, index, self._poll, self._worker.hold, (self._work,))
+            self._state.ports[index].worker = number
+        watch = Watched(self._polls[number], self._first)
+        return Slot(self._state, index, watch, self._workers.hold, self._works)
 
 
 def prepare_state(state: State, kind: FabricKind) -> None:
     """The constants of a fresh state block."""
     state.kind = int(kind)
+    state.locks_hva = address_of(state.locks) + 63 & ~63
     state.ageing_ns = AGEING_NS
     state.spin_ns = SPIN_NS
     state.sleep_ms = -1
@@ -128,9 +149,10 @@ def prepare_state(state: State, kind: FabricKind) -> None:
     state.hash_high = secrets.randbits(30) | 1 << 30 | 1
 
 
-def prepared_work(state: State) -> Work:
-    """A worker's scratch that knows its own addresses."""
+def prepared_work(state: State, number: int = 0) -> Work:
+    """Worker `number`'s own, which knows its addresses."""
     work = allocate(Work)
+    work.number = number
     work.heads_hva = (address_of(work.heads) + 63 & ~63) + HEAD_ROOM
     work.head_hva = work.heads_hva
     work.alts_hva = (address_of(work.alts) + 63 & ~63) + HEAD_ROOM

@@ -24,7 +24,7 @@ class _Event(ctypes.Structure):
 
 
 class Poll:
-    """What the worker sleeps on; every method is the control plane's."""
+    """What a worker sleeps on; every method is the control plane's."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -55,3 +55,31 @@ class Poll:
         if _libc.epoll_ctl(self.fd, operation, fd, ctypes.byref(event)) < 0:
             error = ctypes.get_errno()
             raise OSError(error, os.strerror(error))
+
+
+class Watched:
+    """One port's descriptors: in its worker's instance, and in the one that all workers look at
+    (`engine.kick`), where there is one, the kicks of its receive rings."""
+
+    def __init__(self, poll: Poll, first: Poll | None) -> None:
+        self._poll = poll
+        self._first = first
+        self._in_first: set[int] = set()
+
+    def add_ring(self, fd: int, port: int, ring: int) -> None:
+        """A kick eventfd; an event at once if it is readable already."""
+        self._poll.add_ring(fd, port, ring)
+        if self._first is not None and not ring & 1:
+            self._first.add_ring(fd, port, ring)
+            self._in_first.add(fd)
+
+    def add_tap(self, fd: int, port: int) -> None:
+        """A tap, an interface, a stream."""
+        self._poll.add_tap(fd, port)
+
+    def remove(self, fd: int) -> None:
+        """Forget a descriptor; it must still be open."""
+        self._poll.remove(fd)
+        if self._first is not None and fd in self._in_first:
+            self._first.remove(fd)
+            self._in_first.remove(fd)
