@@ -14,7 +14,6 @@ Threads: everything here is one thread; the fabric's worker is its own.
 import asyncio
 import resource
 import signal
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from vionet.vhost_user.backend import Backend
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-_SWITCH_S: Final = 1e-4  # a worker that comes out of a hold has the GIL so soon; usual are 5 ms
 
 
 class RunError(Exception):
@@ -65,7 +63,6 @@ def run(
     # A guest of eight pairs holds some 40 descriptors, and 1024 are usual.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    sys.setswitchinterval(_SWITCH_S)
     try:
         with ExitStack() as stack:
             found = stack.enter_context(opened(config))

@@ -172,6 +172,7 @@ class State(Record):
     """A whole fabric."""
 
     stop: int  # the control plane asks the workers to return
+    closing: int  # and not to come back
     n_workers: int
     locks_hva: int  # of `locks`, from a cache line's begin
     first_fd: int  # epoll of kicks that start receive rings; every worker looks there
@@ -263,6 +264,8 @@ class Work(Record):
     clock_hva: int
     one_hva: int
     stop_hva: int  # of State.stop
+    parked_fd: int  # eventfd: this worker has let go of all state
+    go_fd: int  # eventfd, blocking: it may go on
     n_touched: int
     n_late: int
     n_alts: int  # slots of `alts` in use

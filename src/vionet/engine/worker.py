@@ -28,7 +28,7 @@ from vionet.engine.ring import arm
 from vionet.engine.status import PortKind
 from vionet.engine.stream import from_stream
 from vionet.jit.kernel import INT, kernel
-from vionet.jit.libc import clock_gettime, sched_yield, write
+from vionet.jit.libc import clock_gettime, read, sched_yield, write
 from vionet.jit.raw import load_acquire_i64
 
 PEEK_ROUNDS = 32
@@ -150,3 +150,19 @@ def run(state: State, work: Work) -> int:
         rounds = 0
         idle_since = 0
     return 0
+
+
+@kernel(INT, STATE, WORK)
+def work_on(state: State, work: Work) -> int:
+    """Serve until `state.closing`, and stand still while the control plane wants all state.
+
+    All of it is compiled, because a thread that came back to Python would wait for the GIL, and
+    the control plane keeps that for milliseconds.  *returns* 0.
+    """
+    while True:
+        run(state, work)
+        write(work.parked_fd, work.one_hva, 8)
+        while read(work.go_fd, work.scratch_hva, 8) != 8:  # a signal interrupts it
+            pass
+        if state.closing:
+            return 0

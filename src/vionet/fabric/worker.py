@@ -3,7 +3,8 @@
 How it works: each thread runs the compiled loop without the GIL, on a core of its own where a
 person wants that.  `hold` sets `State.stop`, writes the wake eventfds and waits until every loop
 has returned, which takes at most one burst; inside the `with` block the control plane owns all
-state.  Holds nest.
+state.  Holds nest.  A worker stands still inside compiled code (`engine.worker.work_on`): traffic
+waits for what is done in the block, and never for the GIL.
 
 A worker can hang in one place only: the write of a call descriptor that its front-end has made
 blocking again.  A signal to its thread ends the write; `hold` sends it when it has to wait, and
@@ -14,6 +15,7 @@ Threads: `hold`, `start` and `close` are called from one thread, the control pla
 """
 
 import os
+import select
 import signal
 import threading
 import time
@@ -22,7 +24,7 @@ from contextlib import contextmanager
 
 from vionet.engine.kick import settle
 from vionet.engine.layout import State, Work
-from vionet.engine.worker import run
+from vionet.engine.worker import work_on
 
 NUDGE = signal.SIGURG  # which does nothing where no handler was set
 NUDGE_S = 0.05  # a hold that takes longer looks whether a worker hangs in a system call
@@ -32,15 +34,48 @@ RETURN_TIMEOUT_S = 10.0  # a burst takes microseconds; this long means that a lo
 class Worker:
     """One thread in the compiled loop; `Workers` says when."""
 
-    def __init__(self, workers: "Workers", work: Work, wake_fd: int, core: int | None) -> None:
-        self._workers = workers
+    def __init__(self, state: State, work: Work, wake_fd: int, core: int | None) -> None:
+        self._state = state
         self._work = work
-        self.wake_fd = wake_fd
-        self.core = core
-        self.inside = False  # the loop is running
+        self._wake_fd = wake_fd
+        self._core = core
         self._look = (0, 0)
+        self.alive = False  # the thread is in the loop, or parked
+        work.parked_fd = self._parked_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        work.go_fd = self._go_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self._parked = select.poll()
+        self._parked.register(self._parked_fd, select.POLLIN)
         name = f"vionet-worker-{int(work.number)}"
-        self.thread = threading.Thread(target=self._main, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Enter the loop."""
+        self.alive = True
+        self._thread.start()
+
+    def ask(self) -> None:
+        """Ask it to park; `State.stop` is set."""
+        os.eventfd_write(self._wake_fd, 1)
+
+    def await_parked(self) -> None:
+        """Wait until it has."""
+        deadline = time.monotonic() + RETURN_TIMEOUT_S
+        while not self._parked.poll(NUDGE_S * 1000):
+            if time.monotonic() > deadline:
+                raise RuntimeError("a worker did not return from its loop")
+            self.nudge()
+        os.eventfd_read(self._parked_fd)
+
+    def go(self) -> None:
+        """Let it go on."""
+        os.eventfd_write(self._go_fd, 1)
+
+    def close(self) -> None:
+        """Wait for the end of the thread, which was let go with `State.closing` set."""
+        if self._thread.ident is not None:
+            self._thread.join(RETURN_TIMEOUT_S)
+        os.close(self._parked_fd)
+        os.close(self._go_fd)
 
     def stuck(self) -> int | None:
         """As `Workers.stuck`."""
@@ -53,18 +88,18 @@ class Worker:
 
     def nudge(self) -> None:
         """Interrupt a system call of the thread."""
-        if self.thread.ident is not None and self.thread.is_alive():
-            signal.pthread_kill(self.thread.ident, NUDGE)
+        if self._thread.ident is not None and self._thread.is_alive():
+            signal.pthread_kill(self._thread.ident, NUDGE)
 
     def _main(self) -> None:
-        if self.core is not None:
-            os.sched_setaffinity(0, {self.core})  # of this thread alone
-        while self._workers.enter(self):
-            try:
-                run(self._workers.state, self._work)
-            except BaseException:  # the bounds lane found an index out of range
-                self._workers.leave(self)
-                raise
+        try:
+            if self._core is not None:
+                os.sched_setaffinity(0, {self._core})  # of this thread alone
+            work_on(self._state, self._work)
+        except BaseException:  # the bounds lane found an index out of range
+            self.alive = False
+            os.eventfd_write(self._parked_fd, 1)  # somebody may wait for it just now
+            raise
 
 
 class Workers:
@@ -74,14 +109,12 @@ class Workers:
         self, state: State, works: Sequence[Work], wake_fds: Sequence[int], cores: Sequence[int]
     ) -> None:
         """As many as there are `works`; the first ones on the `cores` that are named."""
-        self.state = state
-        self._condition = threading.Condition()
-        self._wanted = False  # the loops should be running
-        self._closing = False
+        self._state = state
         self._depth = 0
+        self._held: list[Worker] = []  # those that are parked
         on = [*cores, *[None] * len(works)]
         self._all = [
-            Worker(self, work, fd, core)
+            Worker(state, work, fd, core)
             for work, fd, core in zip(works, wake_fds, on, strict=False)
         ]
 
@@ -89,20 +122,17 @@ class Workers:
         """Begin to serve."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(NUDGE, lambda *_: None)  # without SA_RESTART: a write gives EINTR
-        if self._depth == 0:
-            self._go()
+        assert self._depth == 0
+        settle(self._state)
         for worker in self._all:
-            worker.thread.start()
+            worker.start()
 
     def close(self) -> None:
         """End the threads; state stays as it is, every finished frame published."""
         with self.hold():
-            with self._condition:
-                self._closing = True
-                self._condition.notify_all()
-            for worker in self._all:
-                if worker.thread.ident is not None:
-                    worker.thread.join(RETURN_TIMEOUT_S)
+            self._state.closing = 1
+        for worker in self._all:
+            worker.close()
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -114,7 +144,7 @@ class Workers:
             yield
         finally:
             self._depth -= 1
-            if self._depth == 0 and not self._closing:
+            if self._depth == 0:
                 self._go()
 
     def stuck(self) -> int | None:
@@ -125,40 +155,16 @@ class Workers:
         found = [worker.stuck() for worker in self._all]
         return next((index for index in found if index is not None), None)
 
-    def enter(self, worker: Worker) -> bool:
-        """Out of the loop, and wait until it may be entered; false: never again."""
-        with self._condition:
-            worker.inside = False
-            self._condition.notify_all()
-            self._condition.wait_for(lambda: self._wanted or self._closing)
-            worker.inside = not self._closing
-        return worker.inside
-
-    def leave(self, worker: Worker) -> None:
-        """The loop has ended for good."""
-        with self._condition:
-            worker.inside = False
-            self._condition.notify_all()
-
     def _stop(self) -> None:
-        with self._condition:
-            self._wanted = False
-            self.state.stop = 1
-            for worker in self._all:
-                os.eventfd_write(worker.wake_fd, 1)
-            deadline = time.monotonic() + RETURN_TIMEOUT_S
-            while not self._condition.wait_for(
-                lambda: not any(worker.inside for worker in self._all), NUDGE_S
-            ):
-                if time.monotonic() > deadline:
-                    raise RuntimeError("a worker did not return from its loop")
-                for worker in self._all:
-                    if worker.inside:
-                        worker.nudge()
+        self._state.stop = 1
+        self._held = [worker for worker in self._all if worker.alive]
+        for worker in self._held:
+            worker.ask()
+        for worker in self._held:
+            worker.await_parked()
 
     def _go(self) -> None:
-        with self._condition:
-            settle(self.state)
-            self.state.stop = 0
-            self._wanted = True
-            self._condition.notify_all()
+        settle(self._state)
+        self._state.stop = 0
+        for worker in self._held:
+            worker.go()
