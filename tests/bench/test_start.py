@@ -24,7 +24,7 @@ def test_start_is_measured() -> None:
     result = Result.read(json.loads(done.stdout))
     assert [] == result.faults
     assert {"cold compile"} == result.left_out.keys()
-    assert ["warm-start", "memory"] == [figure.goal for figure in result.figures]
+    assert ["warm-start", "", "memory"] == [figure.goal for figure in result.figures]
     assert all(figure.value > 0 for figure in result.figures)
 
 

@@ -2,11 +2,11 @@
 
 How it works: a warm start takes the engine from its image, from the first instruction of the
 process to the line `ready`.  A cold one begins with an empty cache and has to say so on standard
-error meanwhile.  Memory is what is resident with guests attached, without the mappings that are
-shared with them; processor time beside each is what a machine without other work would need.
+error meanwhile; it stays at ordinary priority, whatever --realtime says, for it takes long.
+Memory is what is resident with guests attached, without the mappings that are shared with them.
+Processor time beside each is what a machine without other work would need.
 """
 
-import os
 import resource
 import tempfile
 from pathlib import Path
@@ -37,16 +37,7 @@ def measure(common: Common, guests: int, cold: bool) -> Result:
         warm = [
             start(Path(made, f"warm{i}"), guests, common.real_time) for i in range(common.rounds)
         ]
-        result.figures.append(
-            Figure(
-                "warm start",
-                f"{guests} ports",
-                "s",
-                tuple(seconds for seconds, _ in warm),
-                goal="warm-start",
-                detail={"processor": [used for _, used in warm]},
-            )
-        )
+        result.figures += _figures("warm", f"{guests} ports", warm, "warm-start")
         _measure_memory(result, Path(made, "memory"), guests)
         if common.quick or not cold:
             result.left_out["cold compile"] = "a quick run" if common.quick else "--no-cold"
@@ -64,6 +55,15 @@ def start(
     with Daemon(folder, guests, cache=cache, real_time=real_time) as daemon:
         seconds = daemon.seconds
     return seconds, _children() - before
+
+
+def _figures(kind: str, ports: str, found: list[tuple[float, float]], goal: str) -> list[Figure]:
+    """How long it took, and how much of that was work."""
+    elapsed, worked = zip(*found, strict=True)
+    return [
+        Figure(f"{kind} start", ports, "s", elapsed, goal=goal),
+        Figure(f"{kind} start, processor", ports, "s", worked),
+    ]
 
 
 def _children() -> float:
@@ -95,12 +95,10 @@ def _measure_memory(result: Result, folder: Path, guests: int) -> None:
 def _measure_cold(result: Result, folder: Path) -> None:
     progress("start: compiling everything")
     cold = folder / "cold"
-    seconds, used = start(cold, 2, False, folder / "cache")
+    found = [start(cold, 2, False, folder / "cache")]
     if SAYS not in (cold / "log").read_text(errors="replace"):
         result.faults.append("a cold start did not say that it compiles")
-    detail = {"processor": used, "cores": len(os.sched_getaffinity(0))}
-    figure = Figure("cold start", "2 ports", "s", (seconds,), goal="cold-compile", detail=detail)
-    result.figures.append(figure)
+    result.figures += _figures("cold", "2 ports", found, "cold-compile")
 
 
 command = bench_command("start")(measure)
