@@ -12,8 +12,7 @@ Every case is checked before it is timed: each delivered byte against frames mad
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -23,9 +22,10 @@ import numpy as np
 
 from vionet.bench import case as cases
 from vionet.bench.command import Common, bench_command, progress
-from vionet.bench.pair import Case, Pair
-from vionet.bench.result import Figure, Result, ratios
+from vionet.bench.pair import Case, Pair, copy_frames
+from vionet.bench.result import Figure, Result
 from vionet.bench.stage import STAGES, walk
+from vionet.bench.turns import core, take_turns
 
 SIZES: Final = (64, 1500)
 FILL_SIZES: Final = {"1500 B": 1500, "9000 B": 9000, "64 KB": 65535}
@@ -35,6 +35,8 @@ LLC: Final = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 LLC_GUESS: Final = 32 << 20
 WORKING_SET_MAX: Final = 1 << 30
 MTU_FRAME: Final = cases.HEADERS + cases.SEGMENT
+# Beside the plain path: what it is made of, from the features.
+EXTRA: Final = {"sum": "filled", "notify": "interrupts wanted, one a burst"}
 BEYOND: Final = "beyond the cache"
 GOALS: Final = {
     "64 B: locked, VLAN, learning": "features-64",
@@ -44,26 +46,6 @@ GOALS: Final = {
     f"64 KB to 1448, {BEYOND}: segmented, complete": "segment",
     f"64 KB to 1448, {BEYOND}: passed whole": "gso-64k",
 }
-Runs = Mapping[str, tuple[Callable[[], float], str]]  # nanoseconds a frame; what to compare with
-
-
-def take_turns(result: Result, rounds: int, group: str, runs: Runs) -> None:
-    """Time every run once a round; figures, each with its ratio to the run that it names."""
-    values: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, (run, _) in runs.items():
-            values[name].append(run())
-    for name, (_, against) in runs.items():
-        added = {}
-        if against:
-            more = np.subtract(values[name], values[against])
-            added = {"added_ns": round(float(np.median(more)), 2)}
-        whole = f"{group}: {name}"
-        subject = name if name.startswith(cases.MEMCPY) else "vionet"
-        ratio = ratios(values[against], values[name]) if against else None
-        goal = GOALS.get(whole, "")
-        times = tuple(values[name])
-        result.figures.append(Figure(whole, subject, "ns", times, ratio, against, goal, added))
 
 
 def laps_for(pair: Pair, quick: bool) -> int:
@@ -74,26 +56,29 @@ def laps_for(pair: Pair, quick: bool) -> int:
     return max(whole, int(STAY_NS / pair.run(2) / pair.case.chains))
 
 
-def stages(result: Result, common: Common, size: int) -> None:
-    """Where the time of the plain path goes."""
+def stages(result: Result, common: Common, size: int, call_fd: int) -> None:
+    """Where the time of the plain path goes, and what a sum and an interrupt come to."""
     progress(f"{size} B: stages")
-    pair = Pair(cases.features(size)["plain"][0])
-    pair.check(2)
+    table = cases.features(size, call_fd)
+    pair, *others = (Pair(table[name][0]) for name in ("plain", *EXTRA.values()))
+    for each in (pair, *others):
+        each.check(2)
     laps = laps_for(pair, common.quick)
-    ends: list[list[float]] = [[] for _ in range(len(STAGES) + 2)]
+    ends: list[list[float]] = [[] for _ in range(len(STAGES) + 1 + len(others))]
     for _ in range(common.rounds):
-        for depth in range(-1, len(STAGES)):
+        for depth in range(len(STAGES)):
             elapsed = walk(pair.state, pair.work, pair.lap, depth, laps)
-            ends[depth + 1].append(elapsed / (laps * pair.case.chains))
-        ends[-1].append(pair.run(laps))
+            ends[depth].append(elapsed / (laps * pair.case.chains))
+        for i, each in enumerate((pair, *others)):
+            ends[len(STAGES) + i].append(each.run(laps))
     pair.check(2)
-    result.faults += pair.faults
-    twice, pop, *others, whole = (np.array(values) for values in ends)
+    result.faults += [fault for each in (pair, *others) for fault in each.faults]
+    pop, twice, *later = (np.array(values) for values in ends)
+    path, whole = [pop, *later[: len(STAGES) - 2]], later[len(STAGES) - 2]
     head = twice - pop
-    parts = [pop - head, others[0] - pop + head]
-    parts += [late - early for early, late in pairwise(others)]
-    parts.append(whole - others[-1])
-    for name, values in zip((*STAGES, "the rest"), parts, strict=True):
+    parts = [pop - head, head, *(late - early for early, late in pairwise(path)), whole - path[-1]]
+    parts += [other - whole for other in later[len(STAGES) - 1 :]]
+    for name, values in zip((*STAGES, "the rest", *EXTRA), parts, strict=True):
         share = float(np.median(values / whole))
         times = tuple(map(float, values))
         figure = Figure(f"{size} B: {name}", "vionet", "ns", times, share, "the whole path")
@@ -102,22 +87,17 @@ def stages(result: Result, common: Common, size: int) -> None:
     result.figures.append(Figure(name, "vionet", "ns", tuple(map(float, whole))))
 
 
-def features(result: Result, common: Common, size: int) -> None:
+def features(result: Result, common: Common, size: int, call_fd: int) -> None:
     """What each feature adds to the plain path."""
     progress(f"{size} B: features")
     runs, pairs = {}, []
-    call_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-    try:
-        for name, (case, against) in cases.features(size, call_fd).items():
-            pair = Pair(case)
-            pair.check(2)
-            pairs.append(pair)
-            laps = laps_for(pair, common.quick)
-            runs[name] = partial(pair.run, laps), against
-        take_turns(result, common.rounds, f"{size} B", runs)
-        result.faults += [fault for pair in pairs for fault in pair.faults]
-    finally:
-        os.close(call_fd)
+    for name, (case, against) in cases.features(size, call_fd).items():
+        pair = Pair(case)
+        pair.check(2)
+        pairs.append(pair)
+        runs[name] = partial(pair.run, laps_for(pair, common.quick)), against
+    take_turns(result, common.rounds, f"{size} B", runs, GOALS)
+    result.faults += [fault for pair in pairs for fault in pair.faults]
 
 
 def bulk(
@@ -141,9 +121,9 @@ def bulk(
         against = table[0].name
         if case.name in pieces:
             against = f"{cases.MEMCPY}, pieces of {pieces[case.name]}"
-            runs[against] = partial(pair.copy, laps, length, pieces[case.name]), ""
+            runs[against] = partial(pair.run_bare, laps, copy_frames, length, pieces[case.name]), ""
         runs[case.name] = partial(forward, case), against
-    take_turns(result, common.rounds, group, runs)
+    take_turns(result, common.rounds, group, runs, GOALS)
     result.faults += [f"{group}: {fault}" for fault in pair.faults]
 
 
@@ -156,36 +136,24 @@ def last_level_cache() -> int:
     return int(text[:-1]) << {"K": 10, "M": 20}[text[-1]]
 
 
-@contextmanager
-def core(common: Common) -> Iterator[None]:
-    """This process on the core of what is measured."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {common.core})
-    try:
-        if common.real_time:
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-        yield
-    finally:
-        if common.real_time:
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-        os.sched_setaffinity(0, before)
-
-
 def measure(common: Common) -> Result:
     """Where the nanoseconds of a frame go."""
     result = Result("cost")
     beyond = min(4 * last_level_cache(), WORKING_SET_MAX)
     result.notes += [
         "one thread, simulated ports, no other core; ratios are of rates",
-        "stages: differences of the path ended early; a stage that hides behind another is near 0",
+        "stages: differences of the path ended early; one that hides behind another is near 0",
+        "sum and notify are not in the whole path: what filling and one interrupt a burst add",
         f"{BEYOND}: {beyond >> 20} MiB, last-level cache {last_level_cache() >> 20} MiB",
     ]
     if common.quick:
         beyond = 4 << 20
     with core(common):
+        call_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         for size in SIZES:
-            stages(result, common, size)
-            features(result, common, size)
+            stages(result, common, size, call_fd)
+            features(result, common, size, call_fd)
+        os.close(call_fd)
         for where, working_set in (("cached", 0), (BEYOND, beyond)):
             for name, size in FILL_SIZES.items():
                 chains = min(64, max(2, CACHED // size))

@@ -10,7 +10,7 @@ is measured here is what the engine computes, not what cores wait for.  Guest ad
 addresses.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
@@ -19,7 +19,7 @@ import numpy as np
 from vionet.bench.frame import mac_of
 from vionet.bench.memory import LINE, buffer_stride
 from vionet.engine.burst import from_guest
-from vionet.engine.fdb import learn, pin
+from vionet.engine.fdb import note, pin
 from vionet.engine.kick import settle
 from vionet.engine.layout import STATE, WORK, State, Work
 from vionet.engine.ring import begin
@@ -161,8 +161,8 @@ def pump(state: State, work: Work, lap: Lap, laps: int) -> int:
     return elapsed
 
 
-@kernel(INT, LAP, INT, INT, INT)
-def copy_frames(lap: Lap, laps: int, length: int, piece: int) -> int:
+@kernel(INT, STATE, WORK, LAP, INT, INT, INT)
+def copy_frames(state: State, work: Work, lap: Lap, laps: int, length: int, piece: int) -> int:
     """memcpy between the same pools, in pieces of one buffer each; *returns* nanoseconds."""
     tx = lap.sides[TX]
     rx = lap.sides[RX]
@@ -207,6 +207,7 @@ class Pair:
         """Lay everything out, with `per_frame_max` receive buffers for each frame in the pool."""
         self.case = case
         self.faults: list[str] = []  # what was found wrong
+        self.ahead = 0  # receive buffers that are posted and not meant for this lap
         self.state, self.lap = allocate(State), allocate(Lap)
         prepare_state(self.state, FabricKind.SWITCH)
         self.work: Work = prepared_work(self.state)
@@ -285,12 +286,12 @@ class Pair:
             if port.locked:
                 pin(state, port.mac, i, now_ns)
             else:
-                learn(state, port.mac | port.vlan << VLAN_SHIFT, i, now_ns)
+                note(state, port.mac | port.vlan << VLAN_SHIFT, i, now_ns)
 
-    def run(self, laps: int) -> float:
+    def run(self, laps: int, pump: Callable[..., int] = pump, *more: int) -> float:
         """Forward; *returns* nanoseconds a frame.  What was not done as wanted is in `faults`."""
         before = self._counters()[0][1].copy()
-        elapsed = pump(self.state, self.work, self.lap, laps)
+        elapsed = pump(self.state, self.work, self.lap, laps, *more)
         frames = laps * self.case.chains
         counts, drops = self._counters()
         found = dict(zip(LEDGER_KEYS, map(int, counts[1] - before), strict=True))
@@ -307,22 +308,39 @@ class Pair:
             raise RuntimeError(f"{self.case.name}: a frame was not taken")
         return elapsed / frames
 
-    def copy(self, laps: int, length: int, piece: int) -> float:
-        """memcpy in the place of the engine; *returns* nanoseconds a frame."""
-        return copy_frames(self.lap, laps, length, piece) / (laps * self.case.chains)
+    def run_bare(self, laps: int, way: Callable[..., int], *more: int) -> float:
+        """Something else than the engine, over the same pools; *returns* nanoseconds a frame."""
+        elapsed = way(self.state, self.work, self.lap, laps, *more)
+        if elapsed < 0:
+            raise RuntimeError(f"{self.case.name}: the bare loop came to a stop")
+        return elapsed / (laps * self.case.chains)
+
+    def post_more(self, chains: int) -> int:
+        """Have so many receive buffers always posted beside those that are used up."""
+        side: Any = self.lap.sides[RX]
+        usual, side.chains = side.chains, chains
+        post(side)
+        side.chains = usual
+        self.ahead = chains
+        return chains
+
+    def counter(self, key: str) -> int:
+        """What the receiver's ledger says."""
+        return int(self._counters()[0][1][LEDGER_KEYS.index(key)])
 
     def _counters(self) -> tuple[Ints, Ints]:
         return self.work.ledger, self.work.drops
 
-    def check(self, laps: int) -> None:
-        """Forward from the pools' beginning into a cleared one, and compare every byte."""
-        self.lap.sides[TX].buffer = self.lap.sides[RX].buffer = 0
+    def check(self, laps: int, pump: Callable[..., int] = pump, *more: int) -> None:
+        """Forward into a cleared pool, and compare every byte."""
+        self.lap.sides[TX].buffer = 0
         pool = self._pool(RX)
         pool[:] = 0xEE
-        self.run(laps)
+        first = self.lap.sides[RX].buffer - self.ahead
+        self.run(laps, pump, *more)
         for i in range(min(laps * self.case.chains * self.per_frame, len(pool))):
             expected = self.case.received[i % len(self.case.received)]
-            if pool[i, : len(expected)].tobytes() != expected:
+            if pool[(first + i) % len(pool), : len(expected)].tobytes() != expected:
                 self.faults.append(f"{self.case.name}: buffer {i} is not what was expected")
                 break
 

@@ -1,10 +1,10 @@
-"""The path of a frame, ended early: what each stage adds.
+"""The path of a usual frame, ended early: what each stage adds.
 
-How it works: `walk` does for each burst what `engine.burst.from_guest` and `engine.forward.forward`
-do for the usual frame (one descriptor, known addresses, one region), with the engine's own kernels
-in the same order, but goes only as far as it is told.  The difference between one depth and the
-next is what that stage costs where it stands, the processor working ahead as it does; the
-differences add up to the whole by themselves.
+How it works: `walk` does for each burst what `engine.burst.from_guest` and `engine.plain` do for
+usual frames from one sender to one receiver, with the engine's own kernels in the same order, but
+goes only as far as it is told.  The difference between one depth and the next is what that stage
+costs where it stands, the processor working ahead as it does; the differences add up to the whole
+by themselves.  Who the receiver is, is looked up once a burst, as there.
 
 Invariants: the last depth is the whole path and is compared with the engine's (`cost`).  After
 `walk` the rings are where they would be had everything been delivered.
@@ -13,78 +13,57 @@ Invariants: the last depth is the whole path and is compared with the engine's (
 from typing import Final
 
 from vionet.bench.pair import LAP, RX, TX, Lap, now, post
-from vionet.engine.deliver import deliver
 from vionet.engine.deliver_guest import flush
-from vionet.engine.fdb import lookup
-from vionet.engine.forward import check_source
-from vionet.engine.ingress import (
-    copy_heads,
-    read_addresses,
-    return_burst,
-    stage_burst,
-    take_chain,
-)
-from vionet.engine.judge import judge, read_header
-from vionet.engine.layout import STATE, WORK, State, Work
-from vionet.engine.parse import parse_plain
+from vionet.engine.ingress import copy_heads, return_burst, stage_burst
+from vionet.engine.layout import HEAD_LEN, SLOT_LEN, STATE, WORK, State, Work
+from vionet.engine.plain import count_passed, note, receiver, state_of
 from vionet.engine.plan import plan
-from vionet.engine.receive import reserve
-from vionet.engine.seal import plant_seed
 from vionet.engine.tell import finish, list_ring
 from vionet.jit.kernel import INT, kernel
+from vionet.jit.raw import load_i64, load_u32
 
 # What each depth adds to the one before it.
 STAGES: Final = (
-    "pop",  # descriptors read and translated, and heads copied once
-    "header",  # heads copied; its fields read
-    "parse",
-    "judge",
+    "pop",  # descriptors read and translated; heads copied, which is told apart
+    "header",  # heads copied once more
+    "parse",  # and judged
     "table",
     "plan",
-    "buffer",
-    "account",
+    "buffer",  # the receiver's, reserved and noted
     "copy",
     "give back",
     "publish",
 )
-(POP, HEADER, PARSE, JUDGE, TABLE, PLAN, BUFFER, ACCOUNT, COPY, GIVE_BACK, PUBLISH) = range(
-    len(STAGES)
-)
+(POP, HEADER, PARSE, TABLE, PLAN, BUFFER, COPY, GIVE_BACK, PUBLISH) = range(len(STAGES))
 
 
 @kernel(INT, STATE, WORK, INT, INT)
 def decide(state: State, work: Work, count: int, depth: int) -> int:
     """Each staged frame, up to its place in the receiver's ring.  *returns* the plans' sum."""
-    port = state.ports[0]
-    queue = port.queues[1]
-    frame = work.frame[0]
-    receiver = state.ports[1]
-    rx = receiver.queues[0]
-    header_len = port.header_len
-    total = 0
+    header_len = state.ports[0].header_len
+    low = high = out = octets = header_octets = total = accepts = 0
     for i in range(count):
-        if depth >= HEADER:
-            take_chain(port, queue, work, frame, i)
-            read_header(work, frame, header_len)
+        length = work.slot_len[i]
+        head = work.heads_hva + SLOT_LEN * i
+        csum = 0
         if depth >= PARSE:
-            total += parse_plain(work, frame)
-        if depth >= JUDGE:
-            total += judge(port, work, frame)
-            total += plant_seed(work, frame)
-        out = 1
-        if depth >= TABLE:
-            read_addresses(work, frame)
-            total += check_source(state, work, frame, 0, 0)
-            out = lookup(state, frame.dst, work.now_ns)
-        if depth >= ACCOUNT:
-            work.rx_ring = 0
-            total += deliver(state, work, frame, out)
-            continue
+            csum = state_of(head, header_len, length)
+            total += csum
+        if depth >= TABLE and (load_i64(head) != low or load_u32(head + 8) != high):
+            out = receiver(state, work, 0, head)
+            low = load_i64(head)
+            high = load_u32(head + 8)
+            accepts = state.ports[out].accepts
+        action = 0
         if depth >= PLAN:
-            total += plan(frame.state, state.ports[out].accepts)
+            action = plan(csum, accepts)
+            total += action
         if depth >= BUFFER:
-            total += reserve(receiver, rx, work, header_len + frame.length)
-            rx.avail_idx = (rx.avail_idx + 1) & 0xFFFF
+            total += note(state, work, out, i, header_len, action)
+            octets += length
+            header_octets += min(length, HEAD_LEN)
+    if depth >= BUFFER:
+        count_passed(work, out, count, octets, header_octets)
     return total
 
 
@@ -92,7 +71,7 @@ def decide(state: State, work: Work, count: int, depth: int) -> int:
 def walk(state: State, work: Work, lap: Lap, depth: int, laps: int) -> int:
     """Take so many laps to `depth`; *returns* the nanoseconds, -1 if a burst was empty.
 
-    *requires* split rings, and one buffer for each frame.  Depth -1: what comes before all.
+    *requires* split rings, and one buffer for each frame.
     """
     port = state.ports[0]
     queue = port.queues[1]
@@ -108,7 +87,7 @@ def walk(state: State, work: Work, lap: Lap, depth: int, laps: int) -> int:
             if count <= 0:
                 return -1
             left -= count
-            if depth < 0:  # so that the second copy is what a head costs
+            if depth == HEADER:
                 copy_heads(work, count, port.header_len)
             decide(state, work, count, depth)
             if depth < BUFFER:
