@@ -51,12 +51,24 @@ def test_plot_shows_every_figure(tmp_path: Path) -> None:
 
 def test_plot_says_when_its_scale_is_logarithmic(tmp_path: Path) -> None:
     """Sizes far apart are all visible, and the axis says by what means."""
-    sizes = [replace(TESTPMD, name=f"{i}", values=(10.0**i,)) for i in range(-2, 2)]
+    sizes = [replace(TESTPMD, name=f"{i}", values=(10.0**i,)) for i in range(-2, 3)]
     plot.draw(Result("x", sizes), tmp_path / "a.svg")
     (panel,) = panels(tmp_path / "a.svg")
     assert "M frames/s, logarithmic scale" in words_of(panel)
     assert {"0.01", "0.1", "1", "10"} <= set(words_of(panel))
     assert 20 < min(bars(panel))
+
+
+def test_plot_has_a_panel_for_cases_that_belong_together(tmp_path: Path) -> None:
+    """`64 B: plain` and `1500 B: plain` are in two panels; bars below 0 reach to the left."""
+    names = {"64 B: plain": 9.0, "64 B: odd: filled": 12.0, "1500 B: plain": -2.0, "pop": 3.0}
+    figures = [replace(TESTPMD, name=name, unit="ns", values=(v,)) for name, v in names.items()]
+    plot.draw(Result("x", figures), tmp_path / "a.svg")
+    small, large, other = panels(tmp_path / "a.svg")
+    assert {"vionet bench x: 64 B, ns, testpmd", "plain", "odd: filled"} <= set(words_of(small))
+    assert {"vionet bench x: 1500 B, ns, testpmd", "-2.00"} <= set(words_of(large))
+    assert {"vionet bench x: ns, testpmd", "pop"} <= set(words_of(other))
+    assert all(length > 50 for panel in (small, large, other) for length in bars(panel))
 
 
 def test_plot_is_the_same_for_the_same_figures(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Figures as pictures (SVG): a panel for each unit, a group of bars a case, a colour a subject.
 
+What stands before a colon in the names of cases ("64 B: plain") has a panel of its own.
+
 How it works: pygal (the extra `bench`) draws each panel as a tree; the trees are stacked in one
 document, without the scripts and dates that pygal adds, so that the same figures give the same
-file.  Where the largest bar is many times the smallest, the scale is logarithmic and says so.
+file.  Where the largest bar is many times the usual one, the scale is logarithmic and says so.
 The goals have a picture of their own: each figure as a multiple of its goal.
 """
 
@@ -10,6 +12,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 from xml.etree import ElementTree as Xml  # writing only
 
@@ -27,7 +30,7 @@ _WIDTH: Final = 860  # pixels
 _BAR: Final = 18  # pixels that a bar is thick, with its share of the gap
 _AROUND: Final = 120  # pixels for title, axis and legend
 _LABEL: Final = 48  # characters
-_LOGARITHMIC_FROM: Final = 30  # times the smallest bar
+_LOGARITHMIC_FROM: Final = 20  # times the median bar
 _FULL: Final = 3.0  # times its goal: further out a bar is cut
 _STYLE: Final = Style(
     background="white",
@@ -53,11 +56,10 @@ _STYLE: Final = Style(
 
 def draw(result: Result, path: Path) -> None:
     """Write the figures of one bench to `path`."""
-    units: dict[str, list[Figure]] = {}
+    parts: dict[tuple[str, str], list[Figure]] = {}
     for figure in result.figures:
-        units.setdefault(figure.unit, []).append(figure)
-    panels = [_figures_panel(result.bench, unit, figures) for unit, figures in units.items()]
-    _write(panels, path)
+        parts.setdefault((figure.unit, _parts(figure.name)[0]), []).append(figure)
+    _write([_figures_panel(result.bench, *key, found) for key, found in parts.items()], path)
 
 
 def draw_goals(verdicts: Sequence[Verdict], path: Path) -> None:
@@ -100,38 +102,46 @@ def marks(least: float, most: float, *, logarithmic: bool = False) -> list[dict[
     else:
         size = 10.0 ** math.floor(math.log10(most - least))
         step = next(s * size for s in (0.1, 0.2, 0.5, 1, 2) if (most - least) / (s * size) <= 8)
-        values = [least + i * step for i in range(round(most / step) + 1)]
+        values = [i * step for i in range(math.ceil(least / step), round(most / step) + 1)]
     shown = [value for value in values if least <= value <= most]
     return [{"value": value, "label": f"{value:.6g}"} for value in shown]
 
 
-def _figures_panel(bench: str, unit: str, figures: Sequence[Figure]) -> Xml.Element:
-    """The figures of one unit."""
-    names = list(dict.fromkeys(figure.name for figure in figures))
-    subjects = list(dict.fromkeys(figure.subject for figure in figures))
-    series: dict[str, list[Any]]
-    if 2 * len(figures) <= len(names) * len(subjects) and len(subjects) > 1:
-        # Hardly two subjects in the same case: bars of one colour, named by both.
-        names = [f"{figure.name}, {figure.subject}" for figure in figures]
-        series = {"": [figure.value for figure in figures]}
-    else:
-        values = {(figure.subject, figure.name): figure.value for figure in figures}
-        series = {s: [values.get((s, name)) for name in names] for s in subjects}
-    sizes = [figure.value for figure in figures if figure.value > 0] or [1.0]
-    low, high = 0.0, 1.12 * max(sizes)
-    logarithmic = max(sizes) > _LOGARITHMIC_FROM * min(sizes)
+def _parts(name: str) -> tuple[str, str]:
+    """What stands before the colon in the name of a case, if there is one; and the rest."""
+    before, colon, after = name.partition(": ")
+    return (before, after) if colon else ("", name)
+
+
+def _figures_panel(bench: str, unit: str, family: str, figures: Sequence[Figure]) -> Xml.Element:
+    """The figures of one unit, of cases whose names begin alike."""
+    values = {(f.subject, _parts(f.name)[1]): f.value for f in figures}
+    names = list(dict.fromkeys(name for _, name in values))
+    subjects = list(dict.fromkeys(subject for subject, _ in values))
+    series: dict[str, list[Any]] = {s: [values.get((s, n)) for n in names] for s in subjects}
+    # Where no case has two subjects, bars need no room beside each other.
+    kind = HorizontalStackedBar if len(names) == len(values) else HorizontalBar
+    if kind is HorizontalBar and 2 * len(values) <= len(names) * len(subjects):
+        names = [f"{name}, {subject}" for subject, name in values]
+        series = {"": list(values.values())}
+    sizes = [value for value in values.values() if value > 0] or [1.0]
+    low, high = 1.12 * min(0.0, *values.values()), 1.12 * max(sizes)
+    logarithmic = max(sizes) > _LOGARITHMIC_FROM * median(sizes)
     if logarithmic:
         low, high = 10.0 ** math.floor(math.log10(min(sizes) / 2)), 2 * max(sizes)
+    title = ", ".join([*([family] if family else []), unit])
     return _panel(
-        ", ".join([f"vionet bench {bench}: {unit}", *(subjects if len(subjects) == 1 else ())]),
+        ", ".join([f"vionet bench {bench}: {title}", *(subjects if len(subjects) == 1 else ())]),
         f"{unit}, logarithmic scale" if logarithmic else unit,
         names,
         series,
-        zero=low,
+        kind,
+        zero=max(low, 0),
         range=(low, high),
         logarithmic=logarithmic,
         y_labels=marks(low, high, logarithmic=logarithmic),
         y_labels_major=[],
+        print_zeroes=kind is HorizontalBar or len(series) == 1,
     )
 
 
@@ -145,11 +155,12 @@ def _panel(
 ) -> Xml.Element:
     """One chart; the first label on top."""
     bars = len(labels) * (len(series) if kind is HorizontalBar else 1)
+    legends = math.ceil(math.sqrt(len(series))) - 1  # lines after the first
     chart = kind(
         title=title,
         x_title=axis,
         width=_WIDTH,
-        height=_AROUND + _BAR * bars + 6 * len(labels),
+        height=_AROUND + _BAR * (bars + legends) + 6 * len(labels),
         style=_STYLE,
         js=(),
         show_legend=len(series) > 1,
