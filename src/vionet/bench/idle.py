@@ -23,6 +23,7 @@ SECONDS: Final = 10.0  # of one round
 QUICK_S: Final = 2.0
 REST_S: Final = 1.5  # without a wake-up: it has come to rest
 REST_MAX_S: Final = 15.0
+LAST_LOOKS_S: Final = 4.0  # after which its watch is over (`daemon.watch`)
 
 
 @click.option("--guests", type=click.IntRange(1, 64), default=GUESTS, show_default=True)
@@ -42,7 +43,7 @@ def measure(common: Common, guests: int) -> Result:
                 for number in range(guests):
                     daemon.attach(number)
                 result.faults += daemon.faults()
-                if not come_to_rest(daemon) and not extra:
+                if not come_to_rest(daemon, LAST_LOOKS_S if extra else REST_MAX_S) and not extra:
                     result.notes.append(f"it did not come to rest within {REST_MAX_S:g} s")
                 progress(f"idle: {subject}, {common.rounds} times {seconds:g} s")
                 used = [idle(daemon, seconds) for _ in range(common.rounds)]
@@ -55,9 +56,9 @@ def measure(common: Common, guests: int) -> Result:
     return result
 
 
-def come_to_rest(daemon: Daemon) -> bool:
+def come_to_rest(daemon: Daemon, patience_s: float) -> bool:
     """Wait until nothing has woken it for a while, but not for ever."""
-    deadline = time.monotonic() + REST_MAX_S
+    deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         if idle(daemon, REST_S).wakes == 0:
             return True
