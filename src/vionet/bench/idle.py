@@ -8,6 +8,8 @@ which is all that wakes such a daemon; it is shown beside.
 
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +25,7 @@ SECONDS: Final = 10.0  # of one round
 QUICK_S: Final = 2.0
 REST_S: Final = 1.5  # without a wake-up: it has come to rest
 REST_MAX_S: Final = 15.0
-LAST_LOOKS_S: Final = 4.0  # after which its watch is over (`daemon.watch`)
+STEP_S: Final = 0.2
 
 
 @click.option("--guests", type=click.IntRange(1, 64), default=GUESTS, show_default=True)
@@ -31,22 +33,21 @@ def measure(common: Common, guests: int) -> Result:
     """What a switch costs while its guests say nothing: processor time and wake-ups."""
     result = Result("idle")
     seconds = QUICK_S if common.quick else SECONDS
-    with tempfile.TemporaryDirectory(prefix="vionet-bench-") as made:
+    with ExitStack() as stack:
+        made = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vionet-bench-")))
         nobody = f"c=guest:{made}/nobody.sock,client"
-        for subject, extra, goals in (
-            (f"{guests} silent guests", (), ("idle", "idle-wakes")),
-            ("and a client alone", (nobody,), ("", "")),
+        silent, seeking = (
+            stack.enter_context(_attached(made / name, guests, result, *extra))
+            for name, extra in (("silent", ()), ("seeking", (nobody,)))
+        )
+        if not come_to_rest(silent):
+            result.notes.append(f"it did not come to rest within {REST_MAX_S:g} s")
+        for daemon, subject, goals in (
+            (silent, f"{guests} silent guests", ("idle", "idle-wakes")),
+            (seeking, "and a client alone", ("", "")),
         ):
-            folder = Path(made, subject)
-            folder.mkdir()
-            with Daemon(folder, guests, *extra) as daemon:
-                for number in range(guests):
-                    daemon.attach(number)
-                result.faults += daemon.faults()
-                if not come_to_rest(daemon, LAST_LOOKS_S if extra else REST_MAX_S) and not extra:
-                    result.notes.append(f"it did not come to rest within {REST_MAX_S:g} s")
-                progress(f"idle: {subject}, {common.rounds} times {seconds:g} s")
-                used = [idle(daemon, seconds) for _ in range(common.rounds)]
+            progress(f"idle: {subject}, {common.rounds} times {seconds:g} s")
+            used = [idle(daemon, seconds) for _ in range(common.rounds)]
             shares = tuple(100 * one.core_ns / 1e9 / seconds for one in used)
             wakes = tuple(one.wakes / seconds for one in used)
             result.figures += [
@@ -56,11 +57,25 @@ def measure(common: Common, guests: int) -> Result:
     return result
 
 
-def come_to_rest(daemon: Daemon, patience_s: float) -> bool:
+@contextmanager
+def _attached(folder: Path, guests: int, result: Result, *extra: str) -> Iterator[Daemon]:
+    """A switch whose guests are silent."""
+    folder.mkdir()
+    with Daemon(folder, guests, *extra) as daemon:
+        for number in range(guests):
+            daemon.attach(number)
+        result.faults += daemon.faults()
+        yield daemon
+
+
+def come_to_rest(daemon: Daemon) -> bool:
     """Wait until nothing has woken it for a while, but not for ever."""
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + REST_MAX_S
+    rests_since = time.monotonic()
     while time.monotonic() < deadline:
-        if idle(daemon, REST_S).wakes == 0:
+        if idle(daemon, STEP_S).wakes:
+            rests_since = time.monotonic()
+        elif time.monotonic() - rests_since > REST_S:
             return True
     return False
 
