@@ -126,6 +126,7 @@ class _Example:
 
     state = "attached"
     pairs = 1
+    worker = 0
     warnings: tuple[str, ...] = ()
     features = virtio.mask(
         [net.VIRTIO_NET_F_CSUM, net.VIRTIO_NET_F_GUEST_CSUM, virtio.VIRTIO_F_VERSION_1]

@@ -39,6 +39,7 @@ class BusyPort:
     features = 1 << 32 | 1 << 1 | 1 << 15
     offered = features | 1 << 56
     pairs = 2
+    worker = 0
     warnings = ("uplink_no_gso: large frames do not leave eth1 whole; they are segmented here",)
 
     def change(self, options: PortConfig) -> None:
@@ -147,6 +148,9 @@ def test_no_command_is_help(vionet: Callable[..., Result]) -> None:
         (["switch", "a=guest:/a,polcy=x"], "did you mean policy?"),
         (["switch", "a=guest:/a,queues=9"], "from 1 to 8"),
         (["switch", "a=guest:/a", "--reserved", "lcap"], "did you mean lacp?"),
+        (["switch", "a=guest:/a", "--workers", "17"], "--workers 17: out of range; use a number"),
+        (["switch", "a=guest:/a", "--pin", "0,x"], "--pin 0,x: x: no core that we may use"),
+        (["wire", "guest:/a", "guest:/b", "--workers", "2"], "vionet wire: No such option"),
         (["switch", "a=guest:/a", "--name", "../x"], "cannot be a name"),
         (["switch", "a=guest:/a", "--log-format", "xml"], "Invalid value for '--log-format'"),
         (["wire", "guest:/a"], "vionet wire: wire: 1 ports; a wire joins exactly two"),

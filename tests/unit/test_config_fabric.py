@@ -1,11 +1,15 @@
 """The ports of one command together."""
 
+import os
+import re
 import subprocess
 import sys
 
 import pytest
 
 from vionet.config import ConfigError, parse_switch, parse_wire
+from vionet.config.option import WORKERS_MAX
+from vionet.engine import layout
 from vionet.engine.status import FabricKind
 
 
@@ -115,3 +119,31 @@ def test_grammar_needs_no_compiler() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "none\n"
+
+
+def test_workers_and_cores() -> None:
+    """Threads and the cores of the first of them; one core each, none that is not ours."""
+    core = min(os.sched_getaffinity(0))
+    assert (1, ()) == (parse_switch("s", ["a=guest:/a"]).workers, parse_switch("s", []).cores)
+    fabric = parse_switch("s", ["a=guest:/a"], threads="2", pin=str(core))
+    assert (2, (core,)) == (fabric.workers, fabric.cores)
+    assert (1, (core,)) == (parse_wire("w", ["guest:/a", "tap:t"], str(core)).workers, (core,))
+    for threads, pin, problem in (
+        ("0", None, "--workers 0: out of range; use a number from 1 to 16"),
+        ("1", "9999", "--pin 9999: 9999: no core that we may use, which are "),
+        ("2", f"{core},{core}", f"core {core} is named twice"),
+        ("2", "", "--pin : empty: no core"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(problem)):
+            parse_switch("s", ["a=guest:/a"], threads=threads, pin=pin)
+    assert WORKERS_MAX == layout.WORKERS_MAX
+
+
+def test_more_cores_than_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each core that is named is some worker's."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 5})
+    assert (0, 5) == parse_switch("s", ["a=guest:/a"], threads="3", pin="0,5").cores
+    with pytest.raises(ConfigError, match="--pin 0,1: 2 cores for 1 worker; name fewer"):
+        parse_wire("w", ["guest:/a", "tap:t"], "0,1")
+    with pytest.raises(ConfigError, match="which are 0-2,5"):
+        parse_wire("w", ["guest:/a", "tap:t"], "3")

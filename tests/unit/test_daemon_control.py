@@ -30,6 +30,7 @@ class StillPort:
     features: int = 0
     offered: int = 1 << 32 | 1 << 1 | 1
     pairs: int = 1
+    worker: int = 0
     warnings: tuple[str, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
     lost: dict[str, int] = field(default_factory=dict)
@@ -112,7 +113,7 @@ def test_document_has_the_stable_shape() -> None:
     assert {
         "name", "kind", "state", "mac", "locked", "isolated", "policy", "offload",
         "offered", "features", "refused", "queues", "queues_offered", "vlan", "trunk",
-        "link", "warnings", "ledger", "drops",
+        "worker", "link", "warnings", "ledger", "drops",
     } == set(first)  # fmt: skip
     assert ("a", "guest", "attached") == (first["name"], first["kind"], first["state"])
     assert ("52:54:00:00:00:01", True, "complete") == (

@@ -303,7 +303,7 @@ def test_ports_spread_and_threads_pinned() -> None:
             fabric.add_guest(Options())
         assert [0, 1, 0, 1, 0] == [int(fabric._state.ports[i].worker) for i in range(5)]
         fabric.start()
-        tids = [worker.thread.native_id for worker in fabric._workers._all]
+        tids = [worker._thread.native_id for worker in fabric._workers._all]
         deadline = time.monotonic() + DEADLINE_S
         while os.sched_getaffinity(tids[0] or 0) != {core}:
             assert time.monotonic() < deadline

@@ -68,6 +68,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             help="Path of the control socket.  [default: NAME.control in $XDG_RUNTIME_DIR/vionet,"
             " for root without it in /run/vionet]",
         ),
+        click.option("--pin", metavar="CORE[,CORE...]", help="Cores of the first workers."),
         click.option("--name", help="Of the fabric, in status and log.  [default: the command]"),
     ):
         command = option(command)
@@ -87,8 +88,11 @@ _SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 
     help="Protocols between bridges that pass: stp, pause, lacp, dot1x, lldp, or the last octet of"
     " 01:80:c2:00:00:00 as a number, joined by +; all; none.",
 )
+@click.option("--workers", metavar="N", default="1", help="Threads among which ports are spread.")
 @_options
-def switch(ports: tuple[str, ...], reserved: str, **options: Any) -> None:
+def switch(
+    ports: tuple[str, ...], reserved: str, workers: str, pin: str | None, **options: Any
+) -> None:
     """Run a switch in the foreground until SIGINT or SIGTERM.
 
     Prints `ready` on standard output when its sockets accept connections.
@@ -98,13 +102,13 @@ def switch(ports: tuple[str, ...], reserved: str, **options: Any) -> None:
       vionet switch a=guest:/run/a.sock b=guest:/run/b.sock \\
                     host=tap:vio0,address=192.0.2.1/24
     """
-    _run(lambda name: parse_switch(name or "switch", ports, reserved), **options)
+    _run(lambda name: parse_switch(name or "switch", ports, reserved, workers, pin), **options)
 
 
 @click.command(context_settings=_SETTINGS, epilog=_PORTS)
 @click.argument("ports", nargs=-1, required=True, metavar="PORT PORT")
 @_options
-def wire(ports: tuple[str, ...], **options: Any) -> None:
+def wire(ports: tuple[str, ...], pin: str | None, **options: Any) -> None:
     """Join two ports and look at nothing that need not be looked at.
 
     Prints `ready` on standard output when its sockets accept connections.
@@ -113,7 +117,7 @@ def wire(ports: tuple[str, ...], **options: Any) -> None:
     Example: a guest and this host
       vionet wire guest:/run/a.sock tap:vio0,address=192.0.2.1/24
     """
-    _run(lambda name: parse_wire(name or "wire", ports), **options)
+    _run(lambda name: parse_wire(name or "wire", ports, pin), **options)
 
 
 def _run(

@@ -78,8 +78,11 @@ def print_status(document: Mapping[str, Any]) -> None:
         more = plain_table(
             ("port", "word", "text"), folding=("port", "text"), numbers_from=3, headed=False
         )
+        spread = any(port["worker"] for port in ports)
         for port in ports:
             who.add_row(*(port[key] if port[key] is not None else "-" for key in _WHO_KEYS))
+            if spread:
+                more.add_row(port["name"], "worker", str(port["worker"]))
             for word, text in details(port):
                 more.add_row(port["name"], word, text)
         out.print(who)

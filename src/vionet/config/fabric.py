@@ -1,17 +1,18 @@
 """The ports of one command together: `NAME=PORT …` of a switch, the two PORTs of a wire."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
 
-from vionet.config.option import RESERVED_USUAL, ConfigError, reserved
+from vionet.config.option import RESERVED_USUAL, ConfigError, cores, reserved, workers
 from vionet.config.port import PortConfig, parse_port
 from vionet.engine.status import FabricKind
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}")
 _NAME_RULE: Final = "use up to 32 letters, digits, dots, dashes and underscores"
 _WIRE_NAMES: Final = ("a", "b")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,8 @@ class FabricConfig:
     kind: FabricKind
     ports: tuple[PortConfig, ...]
     reserved: int = reserved(RESERVED_USUAL)  # a bit for each reserved multicast that passes
+    workers: int = 1  # threads that forward
+    cores: tuple[int, ...] = ()  # of the first of them
 
     def check_vlans(self, port: PortConfig) -> None:
         """A wire does not look at tags."""
@@ -38,24 +41,49 @@ def parse_name(text: str, where: str) -> str:
     return text
 
 
-def parse_switch(name: str, texts: Sequence[str], passing: str = RESERVED_USUAL) -> FabricConfig:
+def parse_switch(
+    name: str,
+    texts: Sequence[str],
+    passing: str = RESERVED_USUAL,
+    threads: str = "1",
+    pin: str | None = None,
+) -> FabricConfig:
     """A switch from its `NAME=PORT` arguments; `passing`: reserved multicast addresses."""
+    ports = [parse_named(text) for text in texts]
+    word = _option("--reserved", reserved, passing)
+    count = _option("--workers", workers, threads)
+    return replace(_joined(name, FabricKind.SWITCH, ports, word), **_threads(count, pin))
+
+
+def _option(key: str, read: Callable[[str], T], text: str) -> T:
     try:
-        word = reserved(passing)
+        return read(text)
     except ValueError as error:
-        raise ConfigError(f"--reserved {passing}", str(error)) from None
-    ports = []
-    for text in texts:
-        label, equals, port = text.partition("=")
-        # `guest:/run/a=b` has an equals sign, but no name in front of it.
-        if not equals or ":" in label or "," in label:
-            raise ConfigError(text, f"the port needs a name; write a={text}")
-        ports.append(parse_port(parse_name(label, text), port))
-    return _joined(name, FabricKind.SWITCH, ports, word)
+        raise ConfigError(f"{key} {text}", str(error)) from None
 
 
-def parse_wire(name: str, texts: Sequence[str]) -> FabricConfig:
-    """A wire from its two `PORT` arguments, which may be named as those of a switch are."""
+def _threads(count: int, pin: str | None) -> dict[str, Any]:
+    on = _option("--pin", cores, pin) if pin is not None else ()
+    if len(on) > count:
+        one = "worker" if count == 1 else "workers"
+        raise ConfigError(f"--pin {pin}", f"{len(on)} cores for {count} {one}; name fewer")
+    return {"workers": count, "cores": on}
+
+
+def parse_named(text: str) -> PortConfig:
+    """One `NAME=PORT` of a switch."""
+    label, equals, port = text.partition("=")
+    # `guest:/run/a=b` has an equals sign, but no name in front of it.
+    if not equals or ":" in label or "," in label:
+        raise ConfigError(text, f"the port needs a name; write a={text}")
+    return parse_port(parse_name(label, text), port)
+
+
+def parse_wire(name: str, texts: Sequence[str], pin: str | None = None) -> FabricConfig:
+    """A wire from its two `PORT` arguments, which may be named as those of a switch are.
+
+    One worker serves both ports: a frame that one has no room for waits at the other.
+    """
     if len(texts) != 2:
         raise ConfigError("wire", f"{len(texts)} ports; a wire joins exactly two")
     ports = []
@@ -64,7 +92,7 @@ def parse_wire(name: str, texts: Sequence[str]) -> FabricConfig:
         named = bool(equals) and ":" not in label and "," not in label
         label = parse_name(label, text) if named else default
         ports.append(parse_port(label, port if named else text))
-    return _joined(name, FabricKind.WIRE, ports, reserved("all"))
+    return replace(_joined(name, FabricKind.WIRE, ports, reserved("all")), **_threads(1, pin))
 
 
 def _joined(name: str, kind: FabricKind, ports: Sequence[PortConfig], passing: int) -> FabricConfig:

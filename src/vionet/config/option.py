@@ -5,6 +5,7 @@ wrong and how to mend it; `port` adds where it was.
 """
 
 import difflib
+import os
 import re
 from collections.abc import Iterable
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
@@ -20,6 +21,7 @@ _BROADCAST: Final = (1 << 48) - 1
 _FD_MAX: Final = 1 << 20
 _SPEED_MAX: Final = (1 << 31) - 1  # Mbit/s; all ones would be "unknown" (spec CF-03)
 PAIRS_MAX: Final = 8  # as in engine.layout, which is not read for a command line
+WORKERS_MAX: Final = 16  # likewise
 VLAN_MAX: Final = 4094
 ALL_VLANS: Final = (1 << VLAN_MAX + 1) - 2
 # The last octet of 01:80:c2:00:00:00 and what lives there (IEEE 802.1Q table 8-1).
@@ -78,6 +80,25 @@ def mtu(text: str) -> int:
 def queues(text: str) -> int:
     """How many queue pairs a guest may use."""
     return _number(text, 1, PAIRS_MAX)
+
+
+def workers(text: str) -> int:
+    """How many threads forward."""
+    return _number(text, 1, WORKERS_MAX)
+
+
+def cores(text: str) -> tuple[int, ...]:
+    """Processors by their numbers, each one of those that this process may use."""
+    usable = sorted(os.sched_getaffinity(0))
+    found = []
+    for word in text.split(","):
+        if not word.isdecimal() or int(word) not in usable:
+            ours = trunk_text(sum(1 << core for core in usable)).replace("+", ",")
+            raise ValueError(f"{word or 'empty'}: no core that we may use, which are {ours}")
+        if int(word) in found:
+            raise ValueError(f"core {word} is named twice; each worker needs one of its own")
+        found.append(int(word))
+    return tuple(found)
 
 
 def speed(text: str) -> int:

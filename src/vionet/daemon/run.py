@@ -74,7 +74,7 @@ def run(
             if len(config.ports) > PORTS_MAX:
                 problem = f"{len(config.ports)} ports; a fabric has at most {PORTS_MAX}, use two"
                 raise RunError(f"{config.name}: {problem}")
-            fabric = Fabric(config.kind, config.name)
+            fabric = Fabric(config.kind, config.name, config.workers, config.cores)
             stack.callback(lambda: fabric.positions.close())
             stack.callback(fabric.close)
             asyncio.run(_serve(config, fabric, found, listener, ready))

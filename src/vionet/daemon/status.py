@@ -38,6 +38,10 @@ class LivePort(Protocol):
     def warnings(self) -> Sequence[str]:
         """What a person should know, each beginning with its name."""
 
+    @property
+    def worker(self) -> int:
+        """Which thread takes its frames, from 0."""
+
     def change(self, options: PortConfig) -> None:
         """Take other options while in use; an OSError if the host refuses."""
 
@@ -83,6 +87,7 @@ def port_document(config: PortConfig, live: LivePort) -> dict[str, Any]:
         "queues_offered": config.queues,
         "vlan": config.vlan,
         "trunk": None if config.trunk is None else trunk_text(config.trunk),
+        "worker": live.worker,
         "link": "up" if config.link_up else "down",
         "warnings": list(live.warnings),
         "ledger": live.ledger(),

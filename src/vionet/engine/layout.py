@@ -43,10 +43,10 @@ EVENTS_MAX: Final = 64  # epoll events taken at once
 PACKET_LEN: Final = 65536 + 4096  # private buffer for one frame read from a tap
 IOV_MAX: Final = 1024  # Linux UIO_MAXIOV
 
-LOCK_WORDS: Final = 8  # a cache line for each lock
-
 LEDGER_LEN: Final = len(LEDGER_KEYS)
 DROPS_LEN: Final = len(DROP_REASONS)
+# Each lock has a cache line.
+LOCK_WORDS: Final = 8
 
 
 class Region(Record):

@@ -19,7 +19,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from vionet.engine.kick import settle
@@ -57,13 +57,13 @@ class Worker:
         """Ask it to park; `State.stop` is set."""
         os.eventfd_write(self._wake_fd, 1)
 
-    def await_parked(self) -> None:
-        """Wait until it has."""
+    def await_parked(self, impatient: Callable[[], None]) -> None:
+        """Wait until it has, and do something about it now and then."""
         deadline = time.monotonic() + RETURN_TIMEOUT_S
         while not self._parked.poll(NUDGE_S * 1000):
             if time.monotonic() > deadline:
                 raise RuntimeError("a worker did not return from its loop")
-            self.nudge()
+            impatient()
         os.eventfd_read(self._parked_fd)
 
     def go(self) -> None:
@@ -161,7 +161,11 @@ class Workers:
         for worker in self._held:
             worker.ask()
         for worker in self._held:
-            worker.await_parked()
+            worker.await_parked(self._nudge)
+
+    def _nudge(self) -> None:
+        for worker in self._held:  # the one that hangs may have locked what another waits for
+            worker.nudge()
 
     def _go(self) -> None:
         settle(self._state)

@@ -105,6 +105,11 @@ class GuestPort:
         """The features that the next session offers."""
         return self.offer().features
 
+    @property
+    def worker(self) -> int:
+        """Which worker takes its frames."""
+        return self._slot.worker
+
     def ledger(self) -> dict[str, int]:
         """The port's counters by their stable keys."""
         return self._slot.ledger()

@@ -77,6 +77,11 @@ class KernelPort(ABC):
             self._slot.apply(options)
             self._apply()
 
+    @property
+    def worker(self) -> int:
+        """Which worker takes its frames."""
+        return self._slot.worker
+
     def ledger(self) -> dict[str, int]:
         """The port's counters by their stable keys."""
         return self._slot.ledger()

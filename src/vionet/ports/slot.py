@@ -96,6 +96,11 @@ class Slot:
         """The port's record; to be written inside `hold` only."""
         return self.state.ports[self.index]
 
+    @property
+    def worker(self) -> int:
+        """Which worker takes what comes from the port."""
+        return int(self.record.worker)
+
     def set_up(self, kind: PortKind, options: PortOptions) -> None:
         """Fill in what the options say.  *requires* hold."""
         record = self.record

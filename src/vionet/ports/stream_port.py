@@ -88,6 +88,11 @@ class StreamPort:
             self._slot.apply(options)
             self._slot.record.mtu = options.mtu or 0
 
+    @property
+    def worker(self) -> int:
+        """Which worker takes its frames."""
+        return self._slot.worker
+
     def ledger(self) -> dict[str, int]:
         """The port's counters by their stable keys."""
         return self._slot.ledger()
