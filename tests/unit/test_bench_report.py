@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,9 @@ def written(result: Result) -> str:
 def test_result_survives_json() -> None:
     """What `document` wrote, `read` gives back, through JSON."""
     assert peers() == Result.read(json.loads(json.dumps(peers().document())))
+    counted = defaultdict(int, lost=1)
+    (row,) = Result("x", [replace(WIRE, detail=counted)]).document()["figures"]
+    assert {"lost": 1} == json.loads(json.dumps(row))["detail"]
 
 
 @pytest.mark.parametrize(

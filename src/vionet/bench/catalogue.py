@@ -4,6 +4,7 @@ from typing import Final
 
 BENCHES: Final[dict[str, str]] = {
     "peers": "The same load through testpmd and Open vSwitch.",
+    "tap": "Guest to tap and back, against bare system calls.",
     "guests": "TCP and UDP between real kernels, against QEMU's netdevs and vde_switch.",
     "cost": "Where a frame's nanoseconds go, feature by feature.",
     "idle": "What 16 silent guests cost: nothing, one hopes.",

@@ -10,7 +10,7 @@ negotiated), never slow ones; what could not be measured stands in `left_out` wi
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from statistics import median
 from typing import Any, Self
 
@@ -36,7 +36,7 @@ class Figure:
     def document(self) -> dict[str, Any]:
         """For JSON."""
         values = [float(value) for value in self.values]
-        return asdict(self) | {"value": median(values), "values": values}
+        return vars(self) | {"value": median(values), "values": values}
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Result:
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self) | {"figures": [figure.document() for figure in self.figures]}
+        return vars(self) | {"figures": [figure.document() for figure in self.figures]}
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
