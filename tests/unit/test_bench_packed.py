@@ -37,7 +37,7 @@ class Side:
 
     def take(self) -> list[tuple[int, int, Pieces]]:
         """(id, slots, pieces) of each chain that became available."""
-        chains = []
+        chains: list[tuple[int, int, Pieces]] = []
         while True:
             pieces: Pieces = []
             while True:
@@ -55,7 +55,8 @@ class Side:
             if pieces[0][2] & INDIRECT:
                 (table, length, _) = pieces[0]
                 rows = [DESC.unpack(self.memory.read(table + i, 16)) for i in range(0, length, 16)]
-                pieces = [(address, n, 0) for address, n, _, _ in rows]
+                pieces = [(address, n, flags) for address, n, _, flags in rows]
+                assert {0} == {flags for _, _, flags in pieces}
             chains.append((identity, slots, pieces))
 
     def give(self, identity: int, slots: int, length: int) -> None:
@@ -125,6 +126,23 @@ def test_packed_frames_go_round(parts: int) -> None:
             driver.take_ring(b)
         assert a.sent == b.received == b.compared
         assert a.sent > 3 * SIZE // parts
+        assert 0 == b.lost == b.wrong == a.wrong
+
+
+def test_packed_frames_change_while_it_runs() -> None:
+    """Frames of another size are written in any lap without a word to the device."""
+    with load(Setting(features=PACKED, ring_size=SIZE, huge=False)) as rounds:
+        device = Device(rounds)
+        a, b = rounds.load.ends
+        for lap in range(4):
+            rounds.write_frames(64 + lap)
+            device.tx.take()
+            assert 0 == driver.offer_ring(a, 0)
+            for _ in range(5):
+                driver.offer_ring(a, 3)
+                device.move()
+                driver.take_ring(b)
+        assert 60 == a.sent == b.received
         assert 0 == b.lost == b.wrong == a.wrong
 
 

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from vionet.bench.layout import Ring
-from vionet.jit.record import Ints, address_of
+from vionet.jit.record import address_of
 from vionet.spec import virtio
 from vionet.vhost_user.guest_memory import GuestMemory
 
@@ -126,9 +126,6 @@ class GuestRing:
             off -= length
         raise ValueError(f"a chain of {sum(self.lengths)} bytes ends before that")
 
-    def _table(self, gpa: int, length: int) -> np.ndarray[tuple[int], np.dtype[np.void]]:
-        return np.frombuffer(self.memory.view(gpa, 16 * length), DESC)
-
     def write_descriptors(self, lengths: tuple[int, ...]) -> None:
         """Cut every chain into pieces of these lengths; those of a page begin on a line."""
         shape, parts = self.shape, self.shape.pieces
@@ -139,27 +136,30 @@ class GuestRing:
             offset += length
         chains = np.arange(shape.count)
         buffers = self.buf_gpa + chains * shape.parts * self.ring.stride
-        table = self._table(self.desc_gpa, shape.count * shape.parts)
-        if shape.indirect:
-            table["addr"] = self.tables_gpa + chains * parts * 16
-            table["len"], table["flags"] = 16 * parts, virtio.VRING_DESC_F_INDIRECT
-            if shape.packed:
-                self._keep_words(table, chains)
-            table = self._table(self.tables_gpa, shape.count * parts)
+        table = np.zeros(shape.count * parts, DESC)
         for part, (offset, length) in enumerate(zip(self.offsets, lengths, strict=True)):
             rows, last = table[part::parts], part == parts - 1
             rows["addr"], rows["len"] = buffers + offset, length
             rows["flags"] = shape.flags | (0 if last else virtio.VRING_DESC_F_NEXT)
-            first = 0 if shape.indirect else chains * parts
-            rows["next"] = 0 if last else first + part + 1
-        if shape.packed and not shape.indirect:
-            self._keep_words(table, np.repeat(chains, parts))
-
-    def _keep_words(self, table: np.ndarray[tuple[int], np.dtype[np.void]], ids: Ints) -> None:
-        """Of a packed ring, the second half of each descriptor, as it is but for the lap."""
+            rows["next"] = 0 if last else (0 if shape.indirect else chains * parts) + part + 1
+        if shape.indirect:
+            if shape.packed:  # id and flags in the place of flags and next; neither is needed
+                table["flags"] = table["next"] = 0
+            self._table(self.tables_gpa, table.size)[:] = table
+            table = np.zeros(shape.count, DESC)
+            table["addr"] = self.tables_gpa + chains * parts * 16
+            table["len"], table["flags"] = 16 * parts, virtio.VRING_DESC_F_INDIRECT
+        ring = self._table(self.desc_gpa, table.size)
+        if not shape.packed:
+            ring[:] = table
+            return
+        ring["addr"] = table["addr"]  # the rest is the driver's and the device's in turns
+        ids = np.repeat(chains, shape.parts)
         halves = table["len"].astype(np.int64) | ids << 32 | table["flags"].astype(np.int64) << 48
         self.words[: halves.size] = halves
-        table["flags"] = 0
+
+    def _table(self, gpa: int, length: int) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        return np.frombuffer(self.memory.view(gpa, 16 * length), DESC)
 
     def start(self) -> None:
         """Begin anew: all chains are the driver's, notifications are declined.

@@ -34,6 +34,7 @@ SECOND_NS: Final = driver.SECOND_NS
 INTERVAL_NS: Final = 1000
 DRAIN_NS: Final = 1_000_000  # after a round, until everything arrived, but at most
 DRAINS_MAX: Final = 50  # times
+TRIES: Final = 20
 FEATURES: Final = virtio.mask(
     (
         net.VIRTIO_NET_F_CSUM,
@@ -137,10 +138,12 @@ class Rounds:
             memory.close()
         self.memories, self.rings = [], []
 
-    def write_frames(self, length: int, csum: Csum = Csum.NONE, addresses: int = 1) -> None:
+    def write_frames(
+        self, length: int, csum: Csum = Csum.NONE, addresses: int = 1, first: int = 0
+    ) -> None:
         """From now on send frames of `length` bytes; nothing may be under way.
 
-        Each port has so many addresses, and its chains go through them.
+        Each port has so many addresses, from number `first` on, and its chains go through them.
         """
         self.frame_len = length
         for i, (_, tx) in enumerate(self.rings):
@@ -149,7 +152,7 @@ class Rounds:
             header = sample.header.pack(source.header_len)
             tx.write_descriptors(cut(len(header), length, self.setting.tx_parts))
             for chain in range(tx.ring.count):
-                to, of = (mac_of(end, chain % addresses) for end in (1 - i, i))
+                to, of = (mac_of(end, first + chain % addresses) for end in (1 - i, i))
                 tx.write(chain, header + to + of + sample.frame[12:])
             tx.ring.seq_off = tx.place(len(header) + sample.seq_off)
             self._expect(sink, self.rings[1 - i][RX], sample)
@@ -179,7 +182,7 @@ class Rounds:
                 end.rate, end.sample = rate, SAMPLE - 1
                 _forget(end)
             load.busy_ns = load.gap_ns = 0
-            driver.run(load, int((warm_up or seconds) * SECOND_NS))
+            self._drive(int((warm_up or seconds) * SECOND_NS))
             timed = [int(end.received) for end in load.ends]
             elapsed, busy, gap = int(load.elapsed_ns), int(load.busy_ns), int(load.gap_ns)
             self._drain()
@@ -193,16 +196,28 @@ class Rounds:
             kicks=sum(int(end.kicks) for end in load.ends),
         )
 
-    def introduce(self) -> None:
-        """Send both ways for a moment, so that a switch knows every address."""
-        self.run(0.01, (SATURATE, SATURATE), warm_up=0)
+    def saturate(self, seconds: float, both: bool) -> Round:
+        """A closed loop; again where a busy machine let the back-end do nothing at all."""
+        for _ in range(TRIES):
+            done = self.run(seconds, (SATURATE, SATURATE if both else 0))
+            if done.rate:
+                break
+        return done
+
+    def introduce(self, seconds: float = 0.01) -> None:
+        """Send both ways for a moment: a switch knows every address, memory has been touched."""
+        self.run(seconds, (SATURATE, SATURATE), warm_up=0)
+
+    def _drive(self, duration_ns: int) -> None:
+        """Look after both ports for so long; the device does its part meanwhile."""
+        driver.run(self.load, duration_ns)
 
     def _drain(self) -> None:
         for end in self.load.ends:
             end.rate = end.sample = 0
         a, b = self.load.ends
         for _ in range(DRAINS_MAX):
-            driver.run(self.load, DRAIN_NS)
+            self._drive(DRAIN_NS)
             if a.sent == b.received and b.sent == a.received:
                 return
 
