@@ -8,7 +8,7 @@ import pytest
 
 from tests.tools import need, need_guest_kernel
 from vionet.bench.guest.pair import NEEDED
-from vionet.bench.guests import NEGOTIATED, TESTS
+from vionet.bench.guests import A_CORE, NEGOTIATED, TESTS
 
 
 @pytest.mark.slow
@@ -27,11 +27,13 @@ def test_guests_quick() -> None:
     assert ["QEMU's sockets"] == list(document["left_out"])
     rows = {(row["name"], row["subject"]): row for row in document["figures"]}
     pairs = (("UML", "vionet full"), ("UML", "vde_switch"), ("QEMU", "vionet full"))
-    assert {(f"{family} {test}", subject) for family, subject in pairs for test in TESTS} == {*rows}
-    for (_, subject), row in rows.items():
+    tests = [test + end for test in TESTS for end in ("", A_CORE)]
+    assert {(f"{family} {test}", subject) for family, subject in pairs for test in tests} == {*rows}
+    for (name, subject), row in rows.items():
         assert 1 == len(row["values"])
         assert 0 < row["value"]
         wanted = NEGOTIATED["full"] if subject == "vionet full" else set()
         assert wanted == set(row["detail"]["negotiated"])
-        assert {"sender", "receiver"} <= row["detail"]["cores"][0].keys()
+        if not name.endswith(A_CORE):
+            assert {"sender", "receiver"} <= row["detail"]["cores"][0].keys()
     assert 0 < rows["UML TCP", "vionet full"]["ratio"]
