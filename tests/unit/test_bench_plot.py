@@ -60,8 +60,12 @@ def test_plot_says_when_its_scale_is_logarithmic(tmp_path: Path) -> None:
 
 
 def test_plot_has_a_panel_for_cases_that_belong_together(tmp_path: Path) -> None:
-    """`64 B: plain` and `1500 B: plain` are in two panels; bars below 0 reach to the left."""
+    """`64 B: plain` and `1500 B: plain` are in two panels; bars below 0 reach to the left.
+
+    There is no panel of zeros only.
+    """
     names = {"64 B: plain": 9.0, "64 B: odd: filled": 12.0, "1500 B: plain": -2.0, "pop": 3.0}
+    names["none: copied"] = 0.0
     figures = [replace(TESTPMD, name=name, unit="ns", values=(v,)) for name, v in names.items()]
     plot.draw(Result("x", figures), tmp_path / "a.svg")
     small, large, other = panels(tmp_path / "a.svg")

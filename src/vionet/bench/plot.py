@@ -55,11 +55,13 @@ _STYLE: Final = Style(
 
 
 def draw(result: Result, path: Path) -> None:
-    """Write the figures of one bench to `path`."""
+    """Write the figures of one bench to `path`; of a panel full of zeros there is nothing to see."""
     parts: dict[tuple[str, str], list[Figure]] = {}
     for figure in result.figures:
         parts.setdefault((figure.unit, _parts(figure.name)[0]), []).append(figure)
-    _write([_figures_panel(result.bench, *key, found) for key, found in parts.items()], path)
+    seen = [(key, found) for key, found in parts.items() if any(f.value for f in found)]
+    seen = seen or [*parts.items()]
+    _write([_figures_panel(result.bench, *key, found) for key, found in seen], path)
 
 
 def draw_goals(verdicts: Sequence[Verdict], path: Path) -> None:
@@ -140,7 +142,7 @@ def _figures_panel(bench: str, unit: str, family: str, figures: Sequence[Figure]
         range=(low, high),
         logarithmic=logarithmic,
         y_labels=marks(low, high, logarithmic=logarithmic),
-        y_labels_major=[],
+        y_labels_major=[max(low, 0)],
         print_zeroes=kind is HorizontalBar or len(series) == 1,
     )
 
