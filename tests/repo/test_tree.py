@@ -16,7 +16,7 @@ FUNCTION_LINES_MAX = 60
 # Lines with code; prose is free.  What runs between guests is to be known by one person; what
 # only judges (a function for each rule) and what only measures are read apart from it.
 VIONET = "vionet itself"
-LINES_MAX = {VIONET: 12_000, "check": 6_500, "bench": 3_200}
+LINES_MAX = {VIONET: 12_000, "check": 6_500, "bench": 6_000}
 TEXT = {".py", ".md", ".toml", ".txt", ".sh", ".yml", ".yaml", ".json", ".cfg", ""}
 
 

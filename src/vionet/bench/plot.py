@@ -55,7 +55,7 @@ _STYLE: Final = Style(
 
 
 def draw(result: Result, path: Path) -> None:
-    """Write the figures of one bench to `path`; of a panel full of zeros there is nothing to see."""
+    """Write the figures of one bench to `path`, but no panel of zeros only."""
     parts: dict[tuple[str, str], list[Figure]] = {}
     for figure in result.figures:
         parts.setdefault((figure.unit, _parts(figure.name)[0]), []).append(figure)
