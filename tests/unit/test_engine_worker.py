@@ -8,7 +8,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import pytest
@@ -232,6 +232,9 @@ def test_kick_of_the_control_queue_is_passed_on() -> None:
         port, fabric = guest.record, guest.fabric
         with fabric._workers.hold():
             port.control_ring = 2
+            guest.state.watched = 1
+            with suppress(BlockingIOError):
+                os.eventfd_read(fabric.notice_fd)  # that it woke, which is another notice
         kick_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         fabric._polls[0].add_ring(kick_fd, 0, 2)
         os.eventfd_write(kick_fd, 1)

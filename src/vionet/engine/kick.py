@@ -13,7 +13,15 @@ Invariants: the control queue is the control plane's: its kick is passed on, nev
 
 from vionet.engine.deliver_stream import stream_writable
 from vionet.engine.event import EVENT_DATA_OFF, EVENT_LEN, EVENT_TAP, EVENT_WAKE
-from vionet.engine.layout import EVENTS_MAX, PAIRS_MAX, STATE, WORK, State, Work
+from vionet.engine.layout import (
+    EVENTS_MAX,
+    PAIRS_MAX,
+    QUEUES_PER_PORT,
+    STATE,
+    WORK,
+    State,
+    Work,
+)
 from vionet.engine.ring import refresh
 from vionet.engine.share import (
     ASKED,
@@ -67,6 +75,40 @@ def settle(state: State) -> int:
         shared = state.n_workers > 1 and (port.kind == GUEST or port.kind == STREAM)
         port.special = (ASKED if state.vlan_aware | told else 0) | (SHARED if shared else 0)
     return count_rings(state)
+
+
+@kernel(INT, STATE, INT)
+def review(state: State, index: int) -> int:
+    """Recompute what follows from the rings of port `index`; *requires* hold.
+
+    The port is up while a ring is usable; a ring that nobody kicks must be polled.
+    """
+    port = state.ports[index]
+    port.up = port.polled = port.steers = 0
+    for ring in range(QUEUES_PER_PORT):
+        queue = port.queues[ring]
+        if queue.ready:
+            port.up = 1
+            port.polled |= queue.polled
+            if ring & 1 == 0 and 0 < ring < 2 * port.n_pairs:
+                port.steers |= queue.enabled
+    state.sleep_ms = -1
+    for i in range(state.n_ports):
+        if state.ports[i].polled:
+            state.sleep_ms = 1
+    return count_rings(state)
+
+
+@kernel(INT, STATE, INT)
+def drop_rings(state: State, index: int) -> int:
+    """Let go of every ring of port `index`; *requires* hold, and that no kick is watched."""
+    for ring in range(QUEUES_PER_PORT):
+        queue = state.ports[index].queues[ring]
+        queue.ready = queue.started = queue.enabled = queue.broken = 0
+        queue.call_fd = queue.err_fd = -1
+        queue.desc_hva = queue.avail_hva = queue.used_hva = 0
+        refresh(queue)
+    return 0
 
 
 @kernel(INT, STATE, WORK, INT, INT)

@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from vionet.engine.kick import count_rings
+from vionet.engine.kick import drop_rings, review
 from vionet.engine.layout import Queue
 from vionet.engine.ring import begin, position, refresh
 from vionet.engine.status import RING_BROKEN, Accepts, PortKind
@@ -293,10 +293,7 @@ class GuestPort:
             record = self._slot.record
             for index, queue in enumerate(record.queues):
                 self._watch_kick(index, queue, -1)
-                queue.ready = queue.started = queue.enabled = queue.broken = 0
-                queue.call_fd = queue.err_fd = -1
-                queue.desc_hva = queue.avail_hva = queue.used_hva = 0
-                refresh(queue)
+            drop_rings(self._slot.state, self._slot.index)
             record.n_regions = record.last_region = 0
             record.regions[0].region_len = 0
             record.mtu = self._options.mtu or 0
@@ -364,10 +361,7 @@ class GuestPort:
             queue.kick_fd = fd
 
     def _refresh(self) -> None:
-        """Recompute what follows from features, options, rings and the driver's commands.
-
-        The port is up while a ring is usable; a ring that nobody kicks must be polled.
-        """
+        """Recompute what follows from features, options, rings and the driver's commands."""
         record, control = self._slot.record, self._control.state
         taken = self.features & control.offloads & self._options.features
         takes_partial = bool(taken >> virtio_net.VIRTIO_NET_F_GUEST_CSUM & 1)
@@ -375,15 +369,9 @@ class GuestPort:
         record.accepts = int(accepts)
         record.takes_gso = 0 if accepts is Accepts.COMPLETE else takes_gso(taken)
         record.n_pairs = control.pairs if record.control_ring else self._pairs
-        others = [record.queues[2 * pair] for pair in range(1, record.n_pairs)]
-        record.steers = int(any(queue.ready and queue.enabled for queue in others))
-        record.up = int(any(queue.ready for queue in record.queues))
-        record.polled = int(any(queue.ready and queue.polled for queue in record.queues))
         self._control.write_filters(record, self.features)
         takes = (int(record.takes_gso), accepts is not Accepts.COMPLETE)
         if self.follower is not None and takes != self._told:
             self.follower(*takes)
             self._told = takes
-        state = self._slot.state
-        state.sleep_ms = 1 if any(port.polled for port in state.ports) else -1
-        count_rings(state)
+        review(self._slot.state, self._slot.index)
