@@ -53,6 +53,7 @@ def figures_of(
 
     def row(kind: str, against: str = "", goal: str = "") -> Figure:
         values = tuple(rates[kind])
+        gbit_s = median(values) * case.size * 8 / 1e3
         return Figure(
             case.name,
             NAMES[kind],
@@ -61,7 +62,7 @@ def figures_of(
             ratio=ratios(values, rates[against]) if against else None,
             against=NAMES.get(against, ""),
             goal=goal if goal in GOALS and case.way == "both" and not case.foreign else "",
-            detail={"gbit_s": median(values) * case.size * 8 / 1e3} | details.get((case, kind), {}),
+            detail={"gbit_s": gbit_s, **details.get((case, kind), {})},
         )
 
     found = [
