@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from structlog.testing import capture_logs
 
+from tests.unit.test_daemon_control import Plugs
 from vionet import __version__
 from vionet.cli import main
 from vionet.config import PortConfig, parse_switch
@@ -74,7 +75,7 @@ def answering(listener: Listener, name: str = "lan") -> Iterator[None]:
     )
     live = {port.name: BusyPort() for port in config.ports}
     live[config.ports[-1].name] = WaitingPort()
-    running = Running(config, live)
+    running = Running(config, Plugs(live))
     started, ending = threading.Event(), threading.Event()
 
     async def serve() -> None:

@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +13,35 @@ from typing import Any
 
 import pytest
 
-from vionet.config import PortConfig, parse_switch
+from vionet.config import FabricConfig, PortConfig, parse_switch
 from vionet.daemon.control import CLIENTS_MAX, LINE_MAX, Control, ControlError, ask_status
-from vionet.daemon.status import status_document
+from vionet.daemon.status import LivePort, status_document
 from vionet.engine.status import DROP_REASONS, LEDGER_KEYS
 from vionet.vhost_user.listener import Listener
 
 WAIT_S = 10
+
+
+class Plugs:
+    """What ports are plugged into; it notes what is asked of it."""
+
+    def __init__(self, live: Mapping[str, LivePort]) -> None:
+        self.live = dict(live)
+        self.removed: list[str] = []
+        self.refusal: Exception | None = None
+
+    async def add(self, config: FabricConfig) -> None:
+        """Plug in what nobody uses."""
+        await asyncio.sleep(0)
+        if self.refusal is not None:
+            raise self.refusal
+        self.live[config.ports[-1].name] = StillPort()
+
+    async def remove(self, name: str) -> None:
+        """Unplug it."""
+        self.removed.append(name)
+        await asyncio.sleep(0)
+        del self.live[name]
 
 
 @dataclass

@@ -1,17 +1,20 @@
 """`set` on the control socket: what is changed, and that a mistake changes nothing."""
 
+import asyncio
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.test_daemon_control import StillPort
+from tests.unit.test_daemon_control import Plugs, StillPort
 from vionet.config import parse_switch, parse_wire
 from vionet.daemon.control import Control, RequestError, set_port
 from vionet.daemon.running import Running
 from vionet.engine.status import Policy
-from vionet.vhost_user.listener import Listener
+from vionet.ports.tap import TapError
+from vionet.vhost_user.listener import Listener, SocketError
 
 
 class Lan:
@@ -20,15 +23,26 @@ class Lan:
     def __init__(self, *ports: str) -> None:
         self.ports = {"a": StillPort("attached", 1 << 32), "b": StillPort()}
         self.config = parse_switch("lan", ports or ["a=guest:/a", "b=tap:t"])
-        self.running = Running(self.config, self.ports)
+        self.plugs = Plugs(self.ports)
+        self.running = Running(self.config, self.plugs)
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """The answer to `set`."""
-        return self.running.requests["set"](request)["port"]  # type: ignore[no-any-return]
+        answer: Any = self.running.requests["set"](request)
+        return answer["port"]  # type: ignore[no-any-return]
+
+    def wait(self, what: str, **request: Any) -> dict[str, Any]:
+        """The answer to what takes its time."""
+
+        async def asked() -> Any:
+            return await asyncio.wait_for(self.running.requests[what](request), 10)  # type: ignore[arg-type]
+
+        return asyncio.run(asked())["port"]  # type: ignore[no-any-return]
 
     def shown(self, name: str) -> dict[str, Any]:
         """The port in the status document."""
-        (fabric,) = self.running.requests["status"]({})["status"]["fabrics"]
+        status: Any = self.running.requests["status"]({})
+        (fabric,) = status["status"]["fabrics"]
         (port,) = [port for port in fabric["ports"] if port["name"] == name]
         return port  # type: ignore[no-any-return]
 
@@ -85,7 +99,7 @@ def test_mistakes_change_nothing(request_members: dict[str, Any], says: str) -> 
 def test_wire_takes_no_vlan() -> None:
     """What a wire refuses at its start it refuses later too."""
     ports = {"a": StillPort(), "b": StillPort()}
-    running = Running(parse_wire("w", ["guest:/a", "tap:t"]), ports)
+    running = Running(parse_wire("w", ["guest:/a", "tap:t"]), Plugs(ports))
     with pytest.raises(RequestError, match="a: vlan: a wire passes every frame as it is"):
         running.requests["set"]({"port": "a", "options": ["vlan=3"]})
     assert [] == ports["a"].changes
@@ -116,3 +130,78 @@ async def test_set_over_the_socket(run_dir: Path) -> None:
             await asyncio.to_thread(set_port, run_dir / "c", "a", ["lnik=up"])
     finally:
         await control.close()
+
+
+def test_add_and_remove_ports() -> None:
+    """A port that is added is in the status, behind the others; one that is removed is not, and its
+    name and socket can be had again."""
+    lan = Lan()
+    answer = lan.wait("add", port="c=guest:/c,policy=natural")
+    assert ("c", "waiting", "natural") == (answer["name"], answer["state"], answer["policy"])
+    assert ["a", "b", "c"] == [port.name for port in lan.running.config.ports]
+    assert answer == lan.shown("c")
+    assert "attached" == lan.wait("remove", port="a")["state"]
+    assert (["a"], ["b", "c"]) == (lan.plugs.removed, [p.name for p in lan.running.config.ports])
+    assert "a" == lan.wait("add", port="a=guest:/a")["name"]
+    for name in ("a", "b", "c"):
+        lan.wait("remove", port=name)
+    assert () == lan.running.config.ports
+
+
+@pytest.mark.parametrize(
+    ("what", "port", "problem"),
+    [
+        ("add", "guest:/c", "guest:/c: the port needs a name; write a=guest:/c"),
+        ("add", "a=guest:/c", "a: the name a is taken by port a too"),
+        ("add", "c=guest:/a", "c: guest:/a is taken by port a too"),
+        ("add", "c=guest:/c,polcy=x", "did you mean policy"),
+        ("add", "c=tap:,fd=3", "fd=3: vionet runs already; give the tap's name"),
+        ("add", 7, 'add needs "port":"NAME=PORT"'),
+        ("remove", "x", "x: no such port; use one of a, b"),
+        ("remove", None, 'remove needs "port":NAME'),
+    ],
+)
+def test_wrong_ports_change_nothing(what: str, port: object, problem: str) -> None:
+    """A mistake in what is added or removed is one line, and all ports are as before."""
+    lan = Lan()
+    with pytest.raises(RequestError, match=re.escape(problem)):
+        lan.wait(what, port=port)
+    assert ({"a", "b"}, [], lan.config) == (set(lan.plugs.live), [], lan.running.config)
+
+
+def test_refused_port_changes_nothing() -> None:
+    """What the host does not give is said in one line, and nothing is left of it."""
+    lan = Lan()
+    for refusal in (SocketError("/c: in use"), TapError("c: no tap"), OSError(1, "not permitted")):
+        lan.plugs.refusal = refusal
+        with pytest.raises(RequestError, match=r"(in use|no tap|not permitted); nothing changed"):
+            lan.wait("add", port="c=guest:/c")
+        assert lan.config == lan.running.config
+
+
+def test_wire_keeps_its_ports() -> None:
+    """A wire has two ports for good."""
+    lan = Lan()
+    lan.running = Running(parse_wire("w", ["guest:/a", "tap:t"]), lan.plugs)
+    for what, port in (("add", "c=guest:/c"), ("remove", "a")):
+        with pytest.raises(RequestError, match="a wire keeps the two ports that it has"):
+            lan.wait(what, port=port)
+    assert [] == lan.plugs.removed
+
+
+def test_change_goes_on_without_who_asked() -> None:
+    """Who hangs up while a port is added has it added all the same, and the next change waits."""
+    lan = Lan()
+
+    async def hung_up() -> None:
+        asked = [
+            asyncio.ensure_future(lan.running.requests["add"]({"port": f"{name}=guest:/{name}"}))  # type: ignore[arg-type]
+            for name in "cd"
+        ]
+        await asyncio.sleep(0)
+        asked[0].cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        await lan.running.close()
+
+    asyncio.run(hung_up())
+    assert ["a", "b", "c", "d"] == [port.name for port in lan.running.config.ports]

@@ -1,13 +1,23 @@
-"""`vionet port set`: change a port while it is in use."""
+"""`vionet port`: change a port while it is in use, plug one in, unplug one."""
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from vionet.cli.group import Failure
-from vionet.daemon.control import ControlError, RequestError, ask_status, set_port
+from vionet.config import ConfigError, Kind
+from vionet.config.fabric import parse_named
+from vionet.daemon.control import (
+    ControlError,
+    RequestError,
+    add_port,
+    ask_status,
+    remove_port,
+    set_port,
+)
 from vionet.daemon.place import SUFFIX, control_sockets, runtime_folder
 from vionet.vhost_user.listener import SocketError
 
@@ -17,17 +27,25 @@ _SETTINGS = {"help_option_names": ["-h", "--help"], "allow_interspersed_args": F
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def port() -> None:
-    """Change a port while it is in use."""
+    """Add, remove, or change a port while others are in use."""
+
+
+def _where(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--fabric", metavar="NAME", help="Ask the fabric with this name."),
+        click.option(
+            "--control",
+            type=click.Path(path_type=Path),
+            help="Ask the fabric with this control socket.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="The port's part of status --json."),
+    ):
+        command = option(command)
+    return command
 
 
 @port.command("set", context_settings=_SETTINGS, short_help="Change options of a port.")
-@click.option("--json", "as_json", is_flag=True, help="The port afterwards, as in status --json.")
-@click.option(
-    "--control",
-    type=click.Path(path_type=Path),
-    help="Ask the fabric with this control socket.",
-)
-@click.option("--fabric", metavar="NAME", help="Ask the fabric with this name.")
+@_where
 @click.argument("name")
 @click.argument("options", nargs=-1, required=True, metavar="OPTION[=VALUE]...")
 def set_options(
@@ -56,28 +74,84 @@ def set_options(
     click.echo(json.dumps(state, indent=2) if as_json else _line(state))
 
 
+@port.command(short_help="Plug in one more port.")
+@_where
+@click.argument("text", metavar="NAME=PORT")
+def add(as_json: bool, control: Path | None, fabric: str | None, text: str) -> None:
+    """Plug one more port into a switch that runs; PORT as `vionet switch --help` has it.
+
+    Without --control or --fabric there must be one fabric only.
+    """
+    try:
+        config = parse_named(text)
+        path = control or (_named(fabric) if fabric else _only())
+        if config.kind in (Kind.GUEST, Kind.STREAM):  # as seen from here
+            before = len(f"{config.name}={config.kind}:")
+            text = (
+                text[:before] + f"{Path.cwd() / config.where}" + text[before + len(config.where) :]
+            )
+        state = add_port(path, text)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+    except (ControlError, RequestError, SocketError) as error:
+        raise Failure(str(error)) from None
+    click.echo(json.dumps(state, indent=2) if as_json else _line(state))
+
+
+@port.command(short_help="Unplug a port.")
+@_where
+@click.argument("name")
+def remove(as_json: bool, control: Path | None, fabric: str | None, name: str) -> None:
+    """Unplug the port NAME from a switch that runs; its session ends, its socket goes.
+
+    With --json the port is shown as it was, for the last time.
+    """
+    try:
+        state = remove_port(control or (_named(fabric) if fabric else _found(name)), name)
+    except RequestError as error:
+        raise click.UsageError(str(error)) from None
+    except (ControlError, SocketError) as error:
+        raise Failure(str(error)) from None
+    click.echo(json.dumps(state, indent=2) if as_json else f"{name}: removed")
+
+
 def _named(fabric: str) -> Path:
     return runtime_folder() / f"{fabric}{SUFFIX}"
 
 
-def _found(name: str) -> Path:
-    """The control socket of the only fabric that has a port of that name."""
-    found: dict[str, Path] = {}
+def _running() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The control sockets that answer, and the fabric of each."""
     for path in control_sockets():
         try:
-            fabrics = ask_status(path)["fabrics"]
+            for fabric in ask_status(path)["fabrics"]:
+                yield path, fabric
         except ControlError as error:
             if not error.stale:
                 raise
-            continue
-        for fabric in fabrics:
-            if any(one["name"] == name for one in fabric["ports"]):
-                found[fabric["name"]] = path
+
+
+def _found(name: str) -> Path:
+    """The control socket of the only fabric that has a port of that name."""
+    found = {
+        fabric["name"]: path
+        for path, fabric in _running()
+        if any(one["name"] == name for one in fabric["ports"])
+    }
     if not found:
         problem = f"no fabric in {runtime_folder()} has such a port"
         raise Failure(f"{name}: {problem}; `vionet status` shows what runs, or give --control")
     if len(found) > 1:
         raise Failure(f"{name}: a port of {' and '.join(found)}; say which by --fabric")
+    return next(iter(found.values()))
+
+
+def _only() -> Path:
+    """The control socket of the only fabric."""
+    found = {fabric["name"]: path for path, fabric in _running()}
+    if not found:
+        raise Failure(f"no fabric runs in {runtime_folder()}; start one, or give --control")
+    if len(found) > 1:
+        raise Failure(f"{' and '.join(found)} run; say which by --fabric")
     return next(iter(found.values()))
 
 

@@ -26,6 +26,27 @@ class FabricConfig:
     workers: int = 1  # threads that forward
     cores: tuple[int, ...] = ()  # of the first of them
 
+    def with_port(self, text: str) -> "FabricConfig":
+        """With one more port, `NAME=PORT`, as if it had been there from the start."""
+        self._check_open(text)
+        port = parse_named(text)
+        if port.fd is not None:
+            raise ConfigError(text, f"fd={port.fd}: vionet runs already; give the tap's name")
+        return self._with((*self.ports, port))
+
+    def without_port(self, name: str) -> "FabricConfig":
+        """Without one port, which may be the last."""
+        self._check_open(name)
+        return self._with([port for port in self.ports if port.name != name])
+
+    def _check_open(self, where: str) -> None:
+        if self.kind is FabricKind.WIRE:
+            raise ConfigError(where, "a wire keeps the two ports that it has; use a switch")
+
+    def _with(self, ports: Sequence[PortConfig]) -> "FabricConfig":
+        joined = _joined(self.name, self.kind, ports, self.reserved)
+        return replace(self, ports=joined.ports)
+
     def check_vlans(self, port: PortConfig) -> None:
         """A wire does not look at tags."""
         if self.kind is FabricKind.WIRE and (port.vlan, port.trunk) != (None, None):

@@ -3,8 +3,8 @@
 How it works: a client sends `{"version":1,"request":NAME,…}` and gets one line back, either
 `{"version":1,"reply":NAME,…}` or `{"version":1,"error":"…"}`; it may ask again on the same
 connection.  What there is to ask for is a table of functions that the daemon hands over
-(docs/control.md): each takes the request and returns the members of its answer, or raises
-`RequestError` with a line for people.
+(docs/control.md): each takes the request and returns the members of its answer, at once or when it
+is awaited, or raises `RequestError` with a line for people.
 
 Invariants: a line is at most `LINE_MAX` bytes; a connection has one answer in the making, so a
 client that does not read holds one answer and no more; a client that is silent or does not read
@@ -16,7 +16,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +29,8 @@ CLIENTS_MAX: Final = 16
 IDLE_S: Final = 10.0
 _ASK_S: Final = 5.0
 
-Requests = Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]]
+Answer = dict[str, Any]
+Requests = Mapping[str, Callable[[Mapping[str, Any]], Answer | Awaitable[Answer]]]
 
 
 class ControlError(Exception):
@@ -90,7 +91,7 @@ class Control:
             while True:
                 async with asyncio.timeout(self._idle_s):
                     line = await reader.readuntil(b"\n")
-                    writer.write(json.dumps(self._answer(line)).encode() + b"\n")
+                    writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
                     await writer.drain()
         except asyncio.LimitOverrunError:
             writer.write(json.dumps(_error(f"a request has at most {LINE_MAX} bytes")).encode())
@@ -99,7 +100,7 @@ class Control:
         except (TimeoutError, asyncio.IncompleteReadError, OSError):
             writer.transport.abort()
 
-    def _answer(self, line: bytes) -> dict[str, Any]:
+    async def _answer(self, line: bytes) -> Answer:
         try:
             request = json.loads(line)
         except (ValueError, RecursionError):
@@ -112,7 +113,10 @@ class Control:
         if not isinstance(name, str) or name not in self._requests:
             return _error(f"unknown request; known: {', '.join(self._requests)}")
         try:
-            return {"version": VERSION, "reply": name, **self._requests[name](request)}
+            answer = self._requests[name](request)
+            if not isinstance(answer, dict):
+                answer = await answer
+            return {"version": VERSION, "reply": name, **answer}
         except RequestError as error:
             return _error(str(error))
 
@@ -135,11 +139,24 @@ def ask_status(path: Path) -> dict[str, Any]:
 
 def set_port(path: Path, port: str, options: Sequence[str]) -> dict[str, Any]:
     """Change options of a port; its part of the status document afterwards."""
-    answer = _ask(path, {"request": "set", "port": port, "options": list(options)})
-    state = answer.get("port")
+    return _port(path, {"request": "set", "port": port, "options": list(options)})
+
+
+def _port(path: Path, request: dict[str, Any]) -> dict[str, Any]:
+    state = _ask(path, request).get("port")
     if not isinstance(state, dict):
         raise ControlError(path, "no port; use the same version of vionet on both sides")
     return state
+
+
+def add_port(path: Path, text: str) -> dict[str, Any]:
+    """Plug a port in, `NAME=PORT`; its part of the status document."""
+    return _port(path, {"request": "add", "port": text})
+
+
+def remove_port(path: Path, name: str) -> dict[str, Any]:
+    """Unplug a port; its part of the status document just before."""
+    return _port(path, {"request": "remove", "port": name})
 
 
 def _ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:

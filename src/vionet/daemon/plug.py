@@ -2,16 +2,17 @@
 
 How it works: taps and interfaces are opened first (`opened`), because what can be refused should be
 refused before the engine is compiled; each is closed here unless the fabric has taken it.  Then
-each port is plugged in (`plug_in`).  On a wire the two ends know of each other: the kernel keeps
+each port is plugged in and its socket opened (`Plugs`), some of them while others are in use.  On a
+wire the two ends know of each other: the kernel keeps
 back what a locked guest at the other end must not see, and sends through a tap what the guest there
 has agreed to, so that it goes into that guest's buffers uncopied.
 """
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -27,16 +28,8 @@ if TYPE_CHECKING:
     from vionet.fabric import Fabric
     from vionet.ports.guest import GuestPort
     from vionet.ports.position import Positions
-    from vionet.ports.stream_port import StreamPort
-
-
-@dataclass(slots=True)
-class Plugged:
-    """The live ports of a fabric by name, and those among them that somebody has to serve."""
-
-    live: dict[str, LivePort] = field(default_factory=dict)
-    guests: dict[str, "GuestPort"] = field(default_factory=dict)
-    streams: dict[str, "StreamPort"] = field(default_factory=dict)
+    from vionet.ports.stream import StreamSocket
+    from vionet.vhost_user.backend import Backend
 
 
 class Unowned:
@@ -92,43 +85,109 @@ def open_positions(
         return NO_POSITIONS
 
 
-def plug_in(
-    config: FabricConfig,
-    fabric: "Fabric",
-    found: Mapping[str, Unowned],
-    log: structlog.stdlib.BoundLogger,
-) -> Plugged:
-    """Plug every port in, and say once what a person should know of it."""
-    plugged = Plugged()
-    for port in config.ports:
-        if port.kind is Kind.GUEST:
-            plugged.live[port.name] = plugged.guests[port.name] = fabric.add_guest(port)
-        elif port.kind is Kind.STREAM:
-            plugged.live[port.name] = plugged.streams[port.name] = fabric.add_stream(port)
+class Plugs:
+    """The live ports of a fabric by name, and the sockets of those that have one."""
+
+    def __init__(self, fabric: "Fabric", control: Path, log: structlog.stdlib.BoundLogger) -> None:
+        """None yet; positions of packed rings lie beside the `control` socket."""
+        self._fabric, self._control, self._log = fabric, control, log
+        self.live: dict[str, LivePort] = {}
+        self.guests: dict[str, GuestPort] = {}
+        self.served: dict[str, Backend | StreamSocket] = {}
+
+    def plug_in(self, config: FabricConfig, found: Mapping[str, Unowned]) -> None:
+        """Plug every port in, and say once what a person should know of it."""
+        self._fabric.positions = open_positions(config, self._control, self._log)
+        for port in config.ports:
+            self._plug(port, found.get(port.name))
+        self._fabric.set_reserved(config.reserved)
+        if config.kind is FabricKind.WIRE:
+            _join(config, self._fabric)
+
+    def serve(self, port: PortConfig) -> None:
+        """Listen, or begin to connect, for a guest or a stream."""
+        from vionet.ports.stream import StreamSocket
+        from vionet.ports.stream_port import StreamPort
+        from vionet.vhost_user.backend import Backend
+
+        live = self.live[port.name]
+        settings: dict[str, Any] = {"connect": port.client, "mode": port.mode, "group": port.group}
+        if port.name in self.guests:
+            guest = self.guests[port.name]
+            served: Backend | StreamSocket = Backend(guest, port.where, name=port.name, **settings)
+        elif isinstance(live, StreamPort):
+            served = StreamSocket(live, port.where, **settings)
         else:
-            plugged.live[port.name] = _plug_kernel(port, fabric, found[port.name].give(), log)
-        for warning in plugged.live[port.name].warnings:
-            log.warning(warning, port=port.name)
-    fabric.set_reserved(config.reserved)
-    if config.kind is FabricKind.WIRE:
-        _join(config, fabric)
-    return plugged
+            return
+        served.start()
+        self.served[port.name] = served
 
+    async def add(self, config: FabricConfig) -> None:
+        """Plug the last port of `config` in while the others are in use; where that raises, nothing
+        is left of it."""
+        from vionet.ports.position import NO_POSITIONS
 
-def _plug_kernel(
-    port: PortConfig, fabric: "Fabric", held: Tap | Interface, log: structlog.stdlib.BoundLogger
-) -> LivePort:
-    fields = {"port": port.name, "interface": held.name, "mtu": held.mtu}
-    live: LivePort
-    if isinstance(held, Tap):
-        log.info("tap open", made=held.made, **fields)
-        live = fabric.add_tap(port, held)
-    else:
-        log.info("interface open", **fields)
-        live = fabric.add_interface(port, held)
-    if not link.link_up(held.name):
-        log.warning("the interface is down", mend=f"ip link set {held.name} up", port=port.name)
-    return live
+        port = config.ports[-1]
+        held = None
+        if port.kind in (Kind.TAP, Kind.INTERFACE):  # whose self-test takes its time
+            held = Unowned(await asyncio.to_thread(_open, port))
+        if self._fabric.positions is NO_POSITIONS:
+            self._fabric.positions = open_positions(config, self._control, self._log)
+        self._plug(port, held)
+        try:
+            self.serve(port)
+        except BaseException:
+            await self.remove(port.name)
+            raise
+
+    async def remove(self, name: str) -> None:
+        """End a port's session, close its socket, and unplug it."""
+        served = self.served.pop(name, None)
+        if served is not None:
+            await served.close()
+        self.guests.pop(name, None)
+        self._fabric.remove(self.live.pop(name))  # type: ignore[arg-type]
+
+    def look(self) -> None:
+        """Look at what the workers left for the control plane."""
+        for served in list(self.served.values()):
+            served.look()
+
+    async def close(self) -> None:
+        """End all sessions and close their sockets."""
+        for name in reversed(list(self.served)):
+            await self.served.pop(name).close()
+
+    def _plug(self, port: PortConfig, held: Unowned | None) -> None:
+        live: LivePort
+        if port.kind is Kind.GUEST:
+            live = self.guests[port.name] = self._fabric.add_guest(port)
+        elif port.kind is Kind.STREAM:
+            live = self._fabric.add_stream(port)
+        else:
+            assert held is not None
+            live = self._plug_kernel(port, held.give())
+        self.live[port.name] = live
+        for warning in live.warnings:
+            self._log.warning(warning, port=port.name)
+
+    def _plug_kernel(self, port: PortConfig, held: Tap | Interface) -> LivePort:
+        fields = {"port": port.name, "interface": held.name, "mtu": held.mtu}
+        live: LivePort
+        try:
+            if isinstance(held, Tap):
+                live = self._fabric.add_tap(port, held)
+                self._log.info("tap open", made=held.made, **fields)
+            else:
+                live = self._fabric.add_interface(port, held)
+                self._log.info("interface open", **fields)
+        except BaseException:
+            held.close()
+            raise
+        if not link.link_up(held.name):
+            mend = f"ip link set {held.name} up"
+            self._log.warning("the interface is down", mend=mend, port=port.name)
+        return live
 
 
 def _join(config: FabricConfig, fabric: "Fabric") -> None:

@@ -19,15 +19,15 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from vionet.config import FabricConfig, Kind
+from vionet.config import FabricConfig
 from vionet.daemon import place
 from vionet.daemon.control import Control
-from vionet.daemon.notice import Looking, Notices
-from vionet.daemon.plug import Plugged, Unowned, open_positions, opened, plug_in
+from vionet.daemon.notice import Notices
+from vionet.daemon.plug import Plugs, Unowned, opened
 from vionet.daemon.running import Running
 from vionet.daemon.watch import Watch
 from vionet.ports.interface import InterfaceError
@@ -36,8 +36,6 @@ from vionet.vhost_user.listener import Listener, SocketError
 
 if TYPE_CHECKING:
     from vionet.fabric import Fabric
-    from vionet.ports.stream import StreamSocket
-    from vionet.vhost_user.backend import Backend
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -129,50 +127,27 @@ async def _serve(
         loop.call_soon_threadsafe(ended.set)
 
     threading.excepthook = died
-    fabric.positions = open_positions(config, listener.path, log)
-    plugged = plug_in(config, fabric, found, log)
-    running = Running(config, plugged.live)
+    plugs = Plugs(fabric, listener.path, log)
+    plugs.plug_in(config, found)
+    running = Running(config, plugs)
     async with AsyncExitStack() as stack:
-        backends, streams = _open_sockets(config, plugged, stack)
+        stack.push_async_callback(plugs.close)
+        for port in config.ports:
+            plugs.serve(port)
         fabric.start()
-        watch = Watch(fabric, backends)
+        watch = Watch(fabric, plugs.served)
         stack.callback(watch.close)
         control = Control(listener, running.requests)
+        stack.push_async_callback(running.close)
         stack.push_async_callback(control.close)
         await control.open()
-        looking: list[Looking] = [watch, *backends.values(), *streams]
-        notices = Notices(log, fabric.notice_fd, plugged.guests, looking)
+        notices = Notices(log, fabric.notice_fd, plugs.guests, [watch, plugs])
         loop.add_reader(fabric.notice_fd, notices.tell)
         stack.callback(loop.remove_reader, fabric.notice_fd)
-        log.info("ready", ports=len(plugged.live), control=str(listener.path))
+        log.info("ready", ports=len(plugs.live), control=str(listener.path))
         ready()
         await ended.wait()
         threading.excepthook = threading.__excepthook__
         log.info("ending")
     if deaths:
         raise RunError(f"{config.name}: the worker died, please report it: {deaths[0]}")
-
-
-def _open_sockets(
-    config: FabricConfig, plugged: Plugged, stack: AsyncExitStack
-) -> tuple[dict[str, "Backend"], list["StreamSocket"]]:
-    """Listen, or begin to connect, for every guest and stream."""
-    from vionet.ports.stream import StreamSocket
-    from vionet.vhost_user.backend import Backend
-
-    backends: dict[str, Backend] = {}
-    streams: list[StreamSocket] = []
-    for port in config.ports:
-        served: Backend | StreamSocket
-        settings: dict[str, Any] = {"connect": port.client, "mode": port.mode, "group": port.group}
-        if port.kind is Kind.GUEST:
-            served = Backend(plugged.guests[port.name], port.where, name=port.name, **settings)
-            backends[port.name] = served
-        elif port.kind is Kind.STREAM:
-            served = StreamSocket(plugged.streams[port.name], port.where, **settings)
-            streams.append(served)
-        else:
-            continue
-        served.start()
-        stack.push_async_callback(served.close)
-    return backends, streams

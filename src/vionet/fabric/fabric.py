@@ -11,8 +11,13 @@ Threads: all methods are the control plane's, one thread.
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
+
+from vionet.engine.fdb import forget_port
 from vionet.engine.layout import HEAD_ROOM, PORTS_MAX, State, Work
 from vionet.engine.status import FabricKind
 from vionet.fabric.poll import Poll, Watched
@@ -27,6 +32,7 @@ from vionet.ports.stream_port import StreamPort
 from vionet.ports.tap import Tap
 from vionet.ports.tap_port import TapPort
 
+AnyPort = GuestPort | InterfacePort | StreamPort | TapPort
 AGEING_NS = 300_000_000_000  # 300 s, what IEEE 802.1D recommends
 SPIN_NS = 20_000  # an idle worker polls this long before it sleeps
 
@@ -44,7 +50,7 @@ class Fabric:
         """With so many workers, the first ones on `cores`."""
         self.name = name or kind.name.lower()
         self.kind = kind
-        self.ports: list[GuestPort | InterfacePort | StreamPort | TapPort] = []
+        self._at: dict[int, AnyPort] = {}  # by the index of its slot
         self.positions = NO_POSITIONS  # where packed rings' positions outlive this process
         self._state = allocate(State)
         self._rounds = 0  # of all loops, at the last look
@@ -62,6 +68,11 @@ class Fabric:
             self._state.epoll_fds[number] = poll.fd
         self._workers = Workers(self._state, self._works, self._wake_fds, cores)
 
+    @property
+    def ports(self) -> list[AnyPort]:
+        """In the order in which they were plugged in."""
+        return list(self._at.values())
+
     def start(self) -> None:
         """Begin to forward."""
         self._workers.start()
@@ -69,7 +80,7 @@ class Fabric:
     def stuck(self) -> str | None:
         """The name of the port that kept a worker waiting since the last call, now freed."""
         index = self._workers.stuck()
-        return None if index is None else self.ports[index].name
+        return None if index is None else self._at[index].name
 
     def resting(self) -> bool:
         """Whether all workers slept since the look before the last one; who wakes says so.
@@ -86,7 +97,7 @@ class Fabric:
 
     def close(self) -> None:
         """Stop forwarding and release what the fabric owns; guests' sessions end before this."""
-        for port in self.ports:
+        for port in self._at.values():
             if not isinstance(port, GuestPort):
                 port.close()
         self._workers.close()
@@ -97,45 +108,69 @@ class Fabric:
 
     def add_guest(self, options: PortOptions) -> GuestPort:
         """Plug in a guest's NIC, which then waits for its front-end."""
-        port = GuestPort(self._new_slot(), options, self.positions)
-        self.ports.append(port)
+        with self._new_slot() as slot:
+            self._at[slot.index] = port = GuestPort(slot, options, self.positions)
         return port
 
     def add_tap(self, options: PortOptions, tap: Tap) -> TapPort:
         """Plug in an open tap, which the fabric then owns."""
-        port = TapPort(self._new_slot(), options, tap)
-        self.ports.append(port)
+        with self._new_slot() as slot:
+            self._at[slot.index] = port = TapPort(slot, options, tap)
         return port
 
     def add_interface(self, options: PortOptions, interface: Interface) -> InterfacePort:
         """Plug in an open interface, which the fabric then owns."""
-        port = InterfacePort(self._new_slot(), options, interface)
-        self.ports.append(port)
+        with self._new_slot() as slot:
+            self._at[slot.index] = port = InterfacePort(slot, options, interface)
         return port
 
     def add_stream(self, options: PortOptions) -> StreamPort:
         """Plug in a stream, which then waits for its peer."""
-        port = StreamPort(self._new_slot(), options)
-        self.ports.append(port)
+        with self._new_slot() as slot:
+            self._at[slot.index] = port = StreamPort(slot, options)
         return port
+
+    def remove(self, port: AnyPort) -> None:
+        """Unplug a port, whose session is over; its slot and counters are a later port's."""
+        index = next(index for index, one in self._at.items() if one is port)
+        if not isinstance(port, GuestPort):
+            port.close()
+        del self._at[index]
+        with self._workers.hold():
+            self._clear(index)
 
     def set_reserved(self, passing: int) -> None:
         """Which frames for the next bridge pass: a bit for each of 01:80:c2:00:00:00 to :0f."""
         with self._workers.hold():
             self._state.reserved = passing
 
-    def _new_slot(self) -> Slot:
-        index = len(self.ports)
+    @contextmanager
+    def _new_slot(self) -> Iterator[Slot]:
+        """A free place, in one pause with what the port does there; nobody's again if it fails."""
         limit = 2 if self.kind is FabricKind.WIRE else PORTS_MAX
-        if index >= limit:
+        free = [index for index in range(limit) if index not in self._at]
+        if not free:
             raise ValueError(f"{self.name}: a {self.kind.name.lower()} has at most {limit} ports")
-        served = [int(self._state.ports[i].worker) for i in range(index)]
+        served = [int(self._state.ports[index].worker) for index in self._at]
         number = min(range(len(self._works)), key=served.count)
-        with self._workers.hold():
-            self._state.n_ports = index + 1
-            self._state.ports[index].worker = number
         watch = Watched(self._polls[number], self._first)
-        return Slot(self._state, index, watch, self._workers.hold, self._works)
+        with self._workers.hold():
+            self._state.ports[free[0]].worker = number
+            self._state.n_ports = max(int(self._state.n_ports), free[0] + 1)
+            try:
+                yield Slot(self._state, free[0], watch, self._workers.hold, self._works)
+            except BaseException:
+                self._clear(free[0])
+                raise
+
+    def _clear(self, index: int) -> None:
+        """Nothing is left of who was at `index`.  *requires* hold."""
+        self._state.n_ports = max(self._at, default=-1) + 1
+        forget_port(self._state, index)
+        array: Any = self._state.ports
+        array[index] = np.zeros(1, array.dtype)[0]
+        for work in self._works:
+            work.ledger[index] = work.drops[index] = 0
 
 
 def prepare_state(state: State, kind: FabricKind) -> None:
