@@ -16,7 +16,10 @@ EVIDENCE = {**reproduce_dpdk.EVIDENCE, **reproduce_dpdk_more.EVIDENCE}
 KNOWN = {rule_id for entry in EXPECTED.values() for rule_id in entry["rules"]}
 ATTEMPTS = 3  # DPDK sometimes takes a new connection for the one that has just ended
 
-pytestmark = [pytest.mark.interop, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(500)]
+pytestmark = [
+    *(pytest.mark.interop, pytest.mark.root, pytest.mark.slow, pytest.mark.alone),
+    pytest.mark.timeout(500),
+]
 
 
 class Switch:

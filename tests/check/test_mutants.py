@@ -1,5 +1,6 @@
 """The tester finds faults: every MUST that it checks on our device is failed by a mutant of it."""
 
+import contextlib
 import fcntl
 import resource
 import sys
@@ -83,14 +84,20 @@ class Switch:
             self.child = None
 
 
-@pytest.fixture(scope="module")
-def switch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Switch]:
-    """The mutants, started once, and compiled once by the first process that needs them."""
-    folder = tmp_path_factory.mktemp("m")
+@contextlib.contextmanager
+def building() -> Iterator[Path]:
+    """The package with all mutants; nobody else makes it or compiles it inside the block."""
     BASE.mkdir(parents=True, exist_ok=True)
     with (BASE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        made = Switch(build(BASE, MUTANTS), folder)
+        yield build(BASE, MUTANTS)
+
+
+@pytest.fixture(scope="module")
+def switch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Switch]:
+    """The mutants, started once, and compiled once by the first process that needs them."""
+    with building() as package:
+        made = Switch(package, tmp_path_factory.mktemp("m"))
         made.start()
     try:
         yield made

@@ -9,6 +9,10 @@ import pytest
 from tests.interop.lab import Lab
 
 HERE = Path(__file__).parent
+# DPDK polls a core for as long as it runs; the others stop one of their peers, trace it, or want
+# its queues to be served at the same time.
+ALONE = {f"test_{name}" for name in ("dpdk", "packed", "hostile", "full_receiver", "multiqueue")}
+ALONE.add("test_wire_copies_nothing")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -16,6 +20,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker("interop")
+            if item.path.stem in ALONE:
+                item.add_marker("alone")
 
 
 @pytest.fixture
