@@ -39,8 +39,8 @@ def test_plot_shows_every_figure(tmp_path: Path) -> None:
     plot.draw(result, tmp_path / "a.svg")
     frames, gbit = panels(tmp_path / "a.svg")
     assert {
-        "vionet bench peers: M frames/s", "M frames/s", "testpmd", "vionet wire", "vionet switch",
-        "64 B both ways", "13.1", "8.10",
+        "vionet bench peers: 64 B, M frames/s", "M frames/s", "testpmd", "vionet wire",
+        "vionet switch", "both ways", "13.1", "8.10",
     } <= set(words_of(frames))  # fmt: skip
     assert {"Gbit/s", "6.70"} <= set(words_of(gbit))
     assert (3, 1) == (len(bars(frames)), len(bars(gbit)))
@@ -73,6 +73,21 @@ def test_plot_has_a_panel_for_cases_that_belong_together(tmp_path: Path) -> None
     assert {"vionet bench x: 1500 B, ns, testpmd", "-2.00"} <= set(words_of(large))
     assert {"vionet bench x: ns, testpmd", "pop"} <= set(words_of(other))
     assert all(length > 50 for panel in (small, large, other) for length in bars(panel))
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("64 B both ways", ("64 B", "both ways")),
+        ("64 KB GSO both, split", ("64 KB GSO", "both, split")),
+        ("1500 B, cached: passed on", ("1500 B, cached", "passed on")),
+        ("2 ports", ("", "2 ports")),
+        ("64 B", ("", "64 B")),
+    ],
+)
+def test_sizes_are_apart(name: str, parts: tuple[str, str]) -> None:
+    """Frames of different sizes share no scale, nor do cases that a colon sets apart."""
+    assert parts == plot._parts(name)
 
 
 def test_plot_is_the_same_for_the_same_figures(tmp_path: Path) -> None:

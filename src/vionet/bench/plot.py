@@ -1,6 +1,7 @@
 """Figures as pictures (SVG): a panel for each unit, a group of bars a case, a colour a subject.
 
-What stands before a colon in the names of cases ("64 B: plain") has a panel of its own.
+A size of frames, or whatever stands before a colon in the names of cases ("64 B both ways",
+"64 B, cached: filled"), has a panel of its own.
 
 How it works: pygal (the extra `bench`) draws each panel as a tree; the trees are stacked in one
 document, without the scripts and dates that pygal adds, so that the same figures give the same
@@ -9,8 +10,10 @@ The goals have a picture of their own: each figure as a multiple of its goal.
 """
 
 import math
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -29,10 +32,11 @@ _SVG: Final = "http://www.w3.org/2000/svg"
 _WIDTH: Final = 860  # pixels
 _BAR: Final = 18  # pixels that a bar is thick, with its share of the gap
 _AROUND: Final = 120  # pixels for title, axis and legend
+_FAMILY: Final = re.compile(r"(?:(.+?): |(\d+ K?B(?: GSO)?),? )(.+)")
 _LABEL: Final = 48  # characters
 _LOGARITHMIC_FROM: Final = 20  # times the median bar
 _FULL: Final = 3.0  # times its goal: further out a bar is cut
-_STYLE: Final = Style(
+_STYLE: Final[dict[str, Any]] = dict(
     background="white",
     plot_background="white",
     opacity="1",
@@ -48,10 +52,12 @@ _STYLE: Final = Style(
     value_font_size=11,
     legend_font_size=12,
     title_font_size=15,
-    # Okabe and Ito's, which also those tell apart who do not see all colours
-    colors=("#56b4e9", "#e69f00", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999"),
     value_colors=("black",) * 8,
 )
+# Okabe and Ito's, which also those tell apart who do not see all colours.
+_COLORS: Final = (
+    "#56b4e9", "#e69f00", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999",
+)  # fmt: skip
 
 
 def draw(result: Result, path: Path) -> None:
@@ -61,7 +67,9 @@ def draw(result: Result, path: Path) -> None:
         parts.setdefault((figure.unit, _parts(figure.name)[0]), []).append(figure)
     seen = [(key, found) for key, found in parts.items() if any(f.value for f in found)]
     seen = seen or [*parts.items()]
-    _write([_figures_panel(result.bench, *key, found) for key, found in seen], path)
+    subjects = dict.fromkeys(figure.subject for figure in result.figures)
+    colors = dict(zip(subjects, cycle(_COLORS), strict=False))
+    _write([_figures_panel(result.bench, *key, found, colors) for key, found in seen], path)
 
 
 def draw_goals(verdicts: Sequence[Verdict], path: Path) -> None:
@@ -110,13 +118,15 @@ def marks(least: float, most: float, *, logarithmic: bool = False) -> list[dict[
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """What stands before the colon in the name of a case, if there is one; and the rest."""
-    before, colon, after = name.partition(": ")
-    return (before, after) if colon else ("", name)
+    """What the cases of one panel have in common, if `name` has such a thing; and the rest."""
+    found = _FAMILY.fullmatch(name)
+    return (found[1] or found[2], found[3]) if found else ("", name)
 
 
-def _figures_panel(bench: str, unit: str, family: str, figures: Sequence[Figure]) -> Xml.Element:
-    """The figures of one unit, of cases whose names begin alike."""
+def _figures_panel(
+    bench: str, unit: str, family: str, figures: Sequence[Figure], colors: Mapping[str, str]
+) -> Xml.Element:
+    """The figures of one unit, of cases whose names begin alike; each subject in its colour."""
     values = {(f.subject, _parts(f.name)[1]): f.value for f in figures}
     names = list(dict.fromkeys(name for _, name in values))
     subjects = list(dict.fromkeys(subject for subject, _ in values))
@@ -138,6 +148,7 @@ def _figures_panel(bench: str, unit: str, family: str, figures: Sequence[Figure]
         names,
         series,
         kind,
+        [colors.get(subject, _COLORS[0]) for subject in series],
         zero=max(low, 0),
         range=(low, high),
         logarithmic=logarithmic,
@@ -152,7 +163,8 @@ def _panel(
     axis: str,
     labels: Sequence[str],
     series: dict[str, list[Any]],
-    kind: type[HorizontalBar] = HorizontalBar,
+    kind: type[HorizontalBar],
+    colors: Sequence[str] = _COLORS,
     **options: Any,
 ) -> Xml.Element:
     """One chart; the first label on top."""
@@ -163,7 +175,7 @@ def _panel(
         x_title=axis,
         width=_WIDTH,
         height=_AROUND + _BAR * (bars + legends) + 6 * len(labels),
-        style=_STYLE,
+        style=Style(**_STYLE, colors=tuple(colors)),
         js=(),
         show_legend=len(series) > 1,
         legend_at_bottom=True,
