@@ -1,12 +1,9 @@
 """The load generator's driver, served by a device of plain Python, and its yardstick."""
 
 import contextlib
-import json
 import os
 import random
 import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -15,7 +12,6 @@ from hypothesis import strategies as st
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
-from tests.tools import ROOT
 from vionet.bench import driver
 from vionet.bench.frame import Csum, build_frame, mac_of, ones_sum
 from vionet.bench.layout import FLOOD, RX, SATURATE, TX
@@ -346,26 +342,3 @@ def test_yardstick_loses_nothing() -> None:
             assert [0, 0] == [d.lost for d in done.directions]
             assert 0 == done.wrong
             assert done.rate > 0
-
-
-@pytest.mark.skipif(LANE is not Lane.COMPILED, reason="runs the compiled lane in a process")
-def test_forward_script_runs() -> None:
-    """benchmarks/forward.py gives its document, here for the yardstick alone."""
-    cores = sorted(os.sched_getaffinity(0))
-    command = [sys.executable, "benchmarks/forward.py", "--against", "relay", "--json"]
-    command += ["--rounds", "1", "--seconds", "0.02", "--sizes", "64"]
-    command += ["--core", str(cores[0]), "--load-core", str(cores[-1])]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": "src"},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert 0 == done.returncode, done.stderr
-    rows = json.loads(done.stdout)["rows"]
-    assert [("relay", 64, "both", 0), ("relay", 64, "one", 0)] == [
-        (row["peer"], row["size"], row["way"], row["wrong"]) for row in rows
-    ]

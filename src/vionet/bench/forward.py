@@ -142,7 +142,9 @@ def sizes_of(text: str) -> list[int]:
 @click.option("--seconds", default=0.15, show_default=True, help="Of one measurement.")
 @click.option("--ring-size", type=click.IntRange(16, 32768), default=1024, show_default=True)
 @click.option("--parts", type=click.IntRange(1, 2), default=1, help="2: headers apart.")
-@click.option("--csum", type=click.Choice(list(Csum)), default=Csum.NONE, help="Of the frames.")
+@click.option(
+    "--csum", type=click.Choice([str(csum) for csum in Csum]), default="none", help="Of the frames."
+)
 @click.option("--feature", multiple=True, help="+NAME or -NAME, as -mrg_rxbuf.")
 @click.option("--search", type=WHICH, default="main", help="Of which the rate without loss.")
 @click.option("--flood", type=WHICH, default="main", help="Of which the rate under overload.")

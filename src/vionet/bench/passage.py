@@ -66,7 +66,7 @@ class Case:
     @property
     def name(self) -> str:
         """For people."""
-        size = "64 KB GSO" if self.large else f"{self.size} B"
+        size = "64 KB" if self.large else f"{self.size} B"
         return f"{size} {self.way}, {self.ring}" + (f", {self.note}" if self.note else "")
 
 
