@@ -16,7 +16,7 @@ from vionet.engine.status import DROP_REASONS, LEDGER_KEYS, Policy
 from vionet.spec.rules import rules
 
 DOCS = ROOT / "docs"
-SOURCES = ("src", "tests", "scripts", "benchmarks")
+SOURCES = ("src", "tests", "scripts")
 PREFIXES = {rule_id.split("-")[0] for rule_id in rules()}
 
 
