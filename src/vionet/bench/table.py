@@ -34,6 +34,7 @@ _CELLS: Final[Mapping[str, Callable[[Figure], str]]] = {
     "median": lambda figure: digits(figure.value),
     "from": lambda figure: span(figure)[0],
     "to": lambda figure: span(figure)[1],
+    "Gbit/s": lambda figure: digits(figure.detail["gbit_s"]) if "gbit_s" in figure.detail else "",
     "unit": lambda figure: figure.unit,
     "case": lambda figure: figure.name,
     "subject": lambda figure: figure.subject,
