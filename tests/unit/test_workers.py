@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -17,11 +17,12 @@ from tests.reference.network import Network
 from tests.reference.plug import FULL, NO_OPTIONS, Options
 from tests.reference.stream import Parser
 from tests.unit.test_engine_worker import DEADLINE_S, Wired
-from vionet.engine.layout import WORKERS_MAX
+from vionet.engine.layout import LOCK_WORDS, WORKERS_MAX
 from vionet.engine.share import SHARED, let_go, try_port
 from vionet.engine.status import FabricKind
 from vionet.fabric import Fabric
 from vionet.fabric.fabric import prepared_work
+from vionet.jit.record import address_of
 
 MACS = (0x020000000001, 0x020000000002, 0x020000000003, 0x020000000004)
 EVERYBODY = 0xFFFFFFFFFFFF
@@ -269,6 +270,59 @@ def test_stream_takes_whole_frames_from_two_workers() -> None:
             source, number = read_number(frame)
             assert last[source] < number
             last[source] = number
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Ask again and again, for a bounded time."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not true():
+        assert time.monotonic() < deadline
+
+
+def test_nobody_waits_while_holding() -> None:
+    """A worker that has to wait for a port has shown first what it delivered to others; when the
+    port is free the rest of its burst follows, in order."""
+    with switch(4) as (fabric, guests):
+        one, _, free, taken = guests
+        for guest in (free, taken):
+            guest.refill()
+        state = fabric._state
+        word = (int(state.locks_hva) - address_of(state.locks)) // 8 + LOCK_WORDS * taken.index
+        state.locks[word] = 99  # as if another worker were delivering there
+        one.offer([numbered(one.mac, to.mac, i) for i, to in enumerate((free, taken, free), 1)])
+        until(lambda: free.rx.used_idx == 1)
+        assert (0, 0) == (taken.rx.used_idx, int(fabric._works[0].n_held))
+        assert one.tx.used_idx != one.tx.next_idx, "its burst is not over"
+        state.locks[word] = 0
+        settled(guests)
+        assert [1, 3] == [read_number(got.frame)[1] for got in free.received()]
+        assert [2] == [read_number(got.frame)[1] for got in taken.received()]
+        assert not state.locks.any()
+
+
+def test_blocking_call_holds_one_worker_only() -> None:
+    """A front-end that makes its call descriptor block holds the worker that tells it, and no
+    lock: the other worker goes on, also to the ports of the one that hangs."""
+    with switch(4) as (fabric, guests):
+        one, other, hostile, sink = guests
+        witnesses = [Witness(one), Witness(sink)]
+        for guest in (one, hostile, sink):
+            guest.refill()
+        until(lambda: hostile.ledger.get("calls", 0) > 0)  # of its transmit ring
+        hostile.calls()
+        os.eventfd_write(hostile.call_fd, 2**64 - 2)
+        os.set_blocking(hostile.call_fd, True)
+        one.offer_to(hostile.mac, 1)
+        until(lambda: fabric._works[0].telling == 1 + hostile.index)
+        for to in (one.mac, sink.mac):
+            other.offer_to(to, 16)
+        settled([other])
+        for witness in witnesses:
+            witness.look()
+        assert [16, 16] == [witness.count for witness in witnesses]
+        assert 1 + hostile.index == fabric._works[0].telling
+        assert (None, hostile.port.name) == (fabric.stuck(), fabric.stuck())
+        settled(guests)
 
 
 def test_one_holder_of_a_lock() -> None:
