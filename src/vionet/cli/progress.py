@@ -6,6 +6,7 @@ terminal one line counts the kernels and disappears; elsewhere one line says tha
 one that it is over.  A warm start prints nothing.
 """
 
+import gc
 import subprocess
 import sys
 import time
@@ -68,6 +69,7 @@ def _compile() -> None:
     """Compile everything and make the image."""
     from vionet.jit import image
 
+    gc.disable()  # it would look through the compiler's graphs again and again, for a second
     with compilation_shown():
         import vionet.fabric  # noqa: F401
     image.write()
