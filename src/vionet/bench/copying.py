@@ -63,7 +63,7 @@ class Copying:
         copy_pieces(address_of(self.table), len(self.table))
         start = now = time.perf_counter()
         total = 0
-        while now - start < seconds:
+        while not total or now - start < seconds:
             total += copy_pieces(address_of(self.table), len(self.table))
             now = time.perf_counter()
         found.append(total / (now - start))
@@ -72,17 +72,17 @@ class Copying:
 def _pieces(load: Rounds, end: int) -> list[tuple[int, int, int]]:
     """Source, destination and length of everything that port `end` sends in one lap."""
     tx, rx = load.rings[end][TX], load.rings[1 - end][RX]
-    rows, buffer = [], -1
-    to, room = 0, 0
-    for chain in range(tx.ring.count):
+    (region,) = tx.memory.regions
+    first_hva, stride, count = int(rx.ring.buf_hva), int(rx.ring.stride), int(rx.ring.count)
+    rows, buffer, to, room = [], -1, 0, 0
+    for chain in range(tx.shape.count):
         room = 0  # a frame begins in a buffer of its own
         for gpa, length in tx.chain(chain):
-            source, left = tx.memory.hva(gpa), length
+            source, left = gpa - region.gpa + region.hva, length
             while left:
                 if not room:
-                    buffer = (buffer + 1) % rx.ring.count
-                    ((to_gpa, room),) = rx.chain(buffer)
-                    to = rx.memory.hva(to_gpa)
+                    buffer = (buffer + 1) % count
+                    to, room = first_hva + buffer * stride, rx.lengths[0]
                 n = min(left, room)
                 rows.append((source, to, n))
                 source, to, room, left = source + n, to + n, room - n, left - n
