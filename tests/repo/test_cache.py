@@ -1,5 +1,6 @@
 """The compiler's cache and its bounds checks: the traps that `jit.lane` exists for."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -97,6 +98,19 @@ def test_unwritable_cache_is_replaced_by_a_temporary_one(package: Path, tmp_path
     assert ["2", "0"] == [value, hits]
     assert not Path(folder.strip()).exists()
     assert blocked.is_file()
+
+
+def test_cache_that_others_may_write_is_not_used(package: Path, tmp_path: Path) -> None:
+    """What lies in the cache is run: a folder where anybody may put something is no cache."""
+    _, _, folder = report(package, tmp_path / "cache")
+    kept = Path(folder.strip())
+    assert 0o700 == kept.stat().st_mode & 0o777
+    kept.chmod(0o777)
+    value, hits, folder = report(package, tmp_path / "cache")
+    assert ["2", "0"] == [value, hits]
+    assert kept != Path(folder.strip())
+    kept.chmod(0o700)
+    assert ["2", "1"] == report(package, tmp_path / "cache")[:2]
 
 
 def test_lanes_do_not_share_machine_code(package: Path, tmp_path: Path) -> None:
@@ -201,14 +215,24 @@ def test_image_serves_kernels_without_the_compiler(package: Path, tmp_path: Path
     assert ["True", "10", largest, "True"] == imaged(package, tmp_path / "cache")
 
 
-def test_image_of_another_machine_or_cut_short_is_not_used(package: Path, tmp_path: Path) -> None:
-    """An image whose first line differs, or that has none, is made again."""
+def signed(data: bytes) -> bytes:
+    """An image with its digest."""
+    return data + hashlib.sha256(data).digest()
+
+
+def test_image_of_another_machine_or_damaged_is_not_used(package: Path, tmp_path: Path) -> None:
+    """An image whose first line differs, or in which anything is not as it was, is made again."""
     (package / "vionet" / "engine" / "callee.py").write_text(CALLEE.format(step=1) + RECORD)
     assert "True" == imaged(package, tmp_path / "cache")[0]
     (path,) = (tmp_path / "cache").glob("compiled/*/image")
     whole = path.read_bytes()
+    data = whole[:-32]
+    head, _, code = data.partition(b"\n")
+    assert signed(data) == whole
     for damaged in (
-        whole.replace(b'"machine": ["', b'"machine": ["x', 1),
+        signed(data.replace(b'"machine": ["', b'"machine": ["x', 1)),
+        signed(b""),
+        head + b"\n" + bytes(len(code)) + whole[-32:],  # as after a power cut
         whole[:100],
         whole[:-1],
         b"",

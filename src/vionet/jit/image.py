@@ -9,11 +9,13 @@ as ever.
 
 Invariants: the file lies in a folder named by all sources (`jit.lane`) and begins with whatever
 else machine code depends on; an image that differs in anything is not used.  It is written aside
-and renamed, so it is complete.  Kernels raise nothing in this lane: the helpers of Numba that
-their code names, to raise and to be called by it, are `abort` here.
+and renamed, and ends with a digest: one that was damaged, as by a power cut, is made anew.
+Kernels raise nothing in this lane: the helpers of Numba that their code names, to raise and to be
+called by it, are `abort` here.
 """
 
 import ctypes
+import hashlib
 import json
 import os
 import sys
@@ -27,6 +29,7 @@ from vionet.jit.lane import CACHE_DIR, LANE, Lane
 
 CALLBACK: Final = "callback"  # the handler of `jit.fault`; what it needs is there later
 ALIAS: Final = "vionet."  # and module and name: how callers find a kernel, in every process
+DIGEST_LEN: Final = 32
 _used: "list[Image]" = []
 
 
@@ -37,10 +40,13 @@ class Image:
         """Raises OSError or ValueError where there is none for this machine."""
         import llvmlite.binding as llvm
 
-        head, _, self._code = path.read_bytes().partition(b"\n")
+        data = path.read_bytes()
+        if _digest(data[:-DIGEST_LEN]) != data[-DIGEST_LEN:]:
+            raise ValueError("damaged")
+        head, _, self._code = data[:-DIGEST_LEN].partition(b"\n")
         header = json.loads(head)
-        if [header["machine"], header["length"]] != [_machine(), len(self._code)]:
-            raise ValueError("made for another machine, or cut short")
+        if header["machine"] != _machine():
+            raise ValueError("made for another machine")
         self._objects: dict[str, tuple[str, int, int]] = header["objects"]
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
@@ -121,11 +127,16 @@ def write() -> None:
         for prefix, table in zip(("numba", "NRT"), tables, strict=True)
         for name in table.c_helpers
     ]
-    header = {"machine": _machine(), "length": len(code), "helpers": helpers, "objects": objects}
-    with suppress(OSError), tempfile.NamedTemporaryFile(dir=CACHE_DIR, delete=False) as file:
-        file.write(json.dumps(header).encode() + b"\n" + code)
-        file.flush()
-        Path(file.name).replace(CACHE_DIR / "image")
+    header = {"machine": _machine(), "helpers": helpers, "objects": objects}
+    data = json.dumps(header).encode() + b"\n" + code
+    with suppress(OSError), tempfile.TemporaryDirectory(dir=CACHE_DIR) as aside:
+        path = Path(aside, "image")
+        path.write_bytes(data + _digest(data))
+        path.replace(CACHE_DIR / "image")
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 def _full_name(kernel: Any) -> str:

@@ -3,7 +3,8 @@
 How it works: Numba reads its cache directory when it is imported and keys a cached function on
 the function's own file only, so a caller would keep the old code of a callee edited in another
 file.  The directory is therefore named by a hash of every source that can hold a kernel, Numba's
-version and the lane.  Where it cannot be written, a temporary directory serves this process.
+version and the lane.  Where it cannot be written, a temporary directory serves this process; and
+where it is another user's, or anybody may write to it, because what lies there is run.
 
 Invariant: this module is imported before Numba, and imports neither Numba nor NumPy.
 """
@@ -14,6 +15,7 @@ import hashlib
 import importlib.metadata
 import os
 import shutil
+import stat
 import tempfile
 from enum import StrEnum
 from pathlib import Path
@@ -58,7 +60,10 @@ def _usable_cache(lane: Lane) -> Path:
     base = _cache_base() / lane
     path = base / _source_hash(lane)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.stat()
+        if found.st_uid not in (0, os.geteuid()) or found.st_mode & stat.S_IWOTH:
+            raise PermissionError(path)
         with tempfile.TemporaryFile(dir=path):
             pass
     except (OSError, RuntimeError):
