@@ -1,12 +1,15 @@
 """What people see while the engine is compiled."""
 
 import io
+import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vionet.cli import progress
-from vionet.jit import kernel
+from vionet.jit import image, kernel
 
 
 class Terminal(io.StringIO):
@@ -51,3 +54,30 @@ def test_log_gets_two_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_warm_start_is_silent(monkeypatch: pytest.MonkeyPatch, stderr: type[io.StringIO]) -> None:
     """A start from the cache says nothing."""
     assert "" == compile_three(monkeypatch, stderr(), 60)
+
+
+def test_compiling_child_imports_nothing_from_where_it_stands(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A file of somebody else's in the working directory is not run for being called like one of
+    ours; all else is found where this process finds it."""
+    started: list[tuple[list[str], dict[str, str]]] = []
+
+    def run(command: list[str], *, env: dict[str, str], **_: Any) -> None:
+        started.append((command, env))
+
+    monkeypatch.setattr(image, "use", lambda: True)
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "run", run)
+        with progress.engine_loaded():
+            pass
+    ((command, env),) = started
+    assert ["-m", "vionet.cli.progress"] == command[-2:]
+    (tmp_path / "numba.py").write_text("raise SystemExit('not this one')")
+    script = "import numba, vionet, sys; print(vionet.__file__)"
+    done = subprocess.run(
+        [*command[:-2], "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert (0, "") == (done.returncode, done.stderr)
+    assert progress.__file__ == str(Path(done.stdout.strip()).parent / "cli" / "progress.py")

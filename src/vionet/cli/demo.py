@@ -92,7 +92,8 @@ def demo(as_json: bool, rounds: int) -> None:
 @contextmanager
 def _switch(ports: list[str], control: Path) -> Iterator[None]:
     """A switch as a process of its own, from `ready` until SIGTERM."""
-    command = [sys.executable, "-m", "vionet", "switch", "--quiet", "--control", str(control)]
+    # `-m` alone would import from the working directory before all else.
+    command = [sys.executable, "-P", "-m", "vionet", "switch", "--quiet", "--control", str(control)]
     child = subprocess.Popen(
         [*command, "--name", "demo", *ports], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     )

@@ -1,12 +1,14 @@
 """Loading the engine, and saying what takes so long: it is compiled once for each version.
 
 How it works: a daemon takes the engine from its image (`jit.image`).  Where there is none, a child
-process compiles it and makes one; 300 MB that only the compiler needs are gone with it.  On a
+process compiles it and makes one; 300 MB that only the compiler needs are gone with it.  It imports
+from where this process does, and not from the working directory, which `-m` alone would add.  On a
 terminal one line counts the kernels and disappears; elsewhere one line says that it happens and
 one that it is over.  A warm start prints nothing.
 """
 
 import gc
+import os
 import subprocess
 import sys
 import time
@@ -24,7 +26,9 @@ def engine_loaded() -> Iterator[None]:
     from vionet.jit import image
 
     if image.use():
-        subprocess.run([sys.executable, "-m", __name__], stdin=subprocess.DEVNULL, check=False)
+        command = [sys.executable, "-P", "-m", __name__]
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        subprocess.run(command, stdin=subprocess.DEVNULL, env=env, check=False)
         image.use()
     with compilation_shown():  # of what the child could not do
         yield
