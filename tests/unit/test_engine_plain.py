@@ -114,10 +114,15 @@ PLAIN = {
     "udp4 without a sum": (NO_SUM, NetHeader()),
     "more flags": (TCP4.partial, TCP4.header._replace(flags=0xFF)),
 }  # fmt: skip
+# Of these the sum is verified.
+COMPLETE = {
+    f"{name} {kind}": (data, NetHeader())
+    for name, frame in {"tcp4": TCP4, "udp4": UDP4, "tcp6": TCP6, "udp6": UDP6}.items()
+    for kind, data in {"good": frame.data, "bad": frame.bad, "seed": frame.partial}.items()
+}
+SHORT = Layers().udp(b"odd length, x").data
 PADDED = TCP4.partial + b"padding"
 UNUSUAL = {
-    "complete": (TCP4.data, NetHeader()),
-    "bad sum": (TCP4.bad, NetHeader()),
     "wrong seed": (TCP4.bad, TCP4.header),
     "padded": (PADDED, TCP4.header),
     "start in the header": (TCP4.partial, TCP4.header._replace(csum_start=33)),
@@ -150,6 +155,16 @@ def test_usual_frames_go_straight(name: str, kind: FabricKind) -> None:
     assert 2 * len(frame) == compare(Ends(kind=kind), (frame, header))
 
 
+@pytest.mark.parametrize("name", COMPLETE)
+def test_sums_are_verified_and_filled_straight(name: str) -> None:
+    """Finished frames are verified, and good ones unfilled, on the way; partial ones are filled."""
+    frame, header = COMPLETE[name]
+    assert 2 * len(frame) == compare(Ends(), (frame, header))
+    usual = PLAIN[name.split()[0]]
+    for size in (TCP4.data, SHORT):
+        assert 0 < compare(Ends(sink=Options(policy=Policy.COMPLETE)), usual, (size, NetHeader()))
+
+
 @pytest.mark.parametrize("kind", FabricKind)
 @pytest.mark.parametrize("name", UNUSUAL)
 def test_unusual_frames_go_the_long_way(name: str, kind: FabricKind) -> None:
@@ -157,9 +172,9 @@ def test_unusual_frames_go_the_long_way(name: str, kind: FabricKind) -> None:
     straight = compare(Ends(kind=kind), UNUSUAL[name], PLAIN["tcp4"], UNUSUAL[name], times=1)
     plain_on_wire = {"to nobody", "to itself", "broadcast", "from the other"}
     unusual = 0 if kind == FabricKind.SWITCH or name not in plain_on_wire else 2
-    assert unusual * len(UNUSUAL[name][0]) <= straight <= 3 * len(PADDED)
-    if name == "complete":
-        assert len(TCP4.data) == straight
+    # A sender that takes the receiver's address has taken its frames with it.
+    usual = 0 if name == "from the other" and kind == FabricKind.SWITCH else len(TCP4.data)
+    assert unusual * len(UNUSUAL[name][0]) + usual == straight
 
 
 def locked(**more: Any) -> Ends:
@@ -176,6 +191,9 @@ STRAIGHT = {
     "legacy to modern": Ends(features=(CSUM, FULL)),
     "no merging": Ends(features=(FULL, FULL & ~MRG_RXBUF)),
     "packed to split": Ends(features=(FULL | RING_PACKED, FULL)),
+    "complete": Ends(sink=Options(policy=Policy.COMPLETE)),
+    "no partial": Ends(features=(FULL, FULL & ~GUEST_CSUM)),
+    "split to packed": Ends(features=(FULL, FULL | RING_PACKED)),
     "large enough": Ends(sink=Options(mtu=1500)),
 }
 LONG = {
@@ -185,10 +203,7 @@ LONG = {
     "to another address": Ends(sink=Options(mac=MAC[5], locked=True)),
     "filtered away": Ends(sink=Options(mac=MAC[5]), filter=FILTER_UNICAST),
     "filtered altogether": Ends(sink=Options(mac=MAC[1]), filter=FILTER_NO_UNICAST),
-    "complete": Ends(sink=Options(policy=Policy.COMPLETE)),
-    "no partial": Ends(features=(FULL, FULL & ~GUEST_CSUM)),
     "no leave": Ends(features=(FULL & ~CSUM, FULL)),
-    "split to packed": Ends(features=(FULL, FULL | RING_PACKED)),
     "small buffers": Ends(buffer=600),
     "no buffer": Ends(features=(FULL, VERSION_1 | GUEST_CSUM), buffer=600),
     "small at the sink": Ends(sink=Options(mtu=600)),
@@ -202,14 +217,49 @@ def test_ports_that_frames_pass_straight(name: str) -> None:
     """Locks, access VLANs, filters by address, headers and rings of any kind keep it."""
     ends = STRAIGHT[name]
     assert 2 * len(TCP4.data) == compare(ends, PLAIN["tcp4"])
-    if ends.sink.policy is Policy.NATURAL:
-        assert 2 * len(TCP4.data) == compare(ends, UNUSUAL["complete"])
+    assert 2 * len(TCP4.data) == compare(ends, COMPLETE["tcp4 good"])
 
 
 @pytest.mark.parametrize("name", LONG)
 def test_ports_that_frames_do_not_pass_straight(name: str) -> None:
     """Where a port's rules or buffers ask for more than a look, the long way decides."""
     assert 0 == compare(LONG[name], PLAIN["tcp4"])
+
+
+@pytest.mark.parametrize("takes_partial", [True, False])
+@pytest.mark.parametrize("kind", FabricKind)
+def test_frames_for_a_kernel(kind: FabricKind, takes_partial: bool) -> None:
+    """To a tap: the same bytes and headers, and the same drops once its kernel takes no more."""
+    seen = []
+    for long_way in (False, True):
+        with Network(kind) as network:
+            guest = network.guest(data_len=1 << 19)
+            tap = network.tap(takes_partial)
+            if kind == FabricKind.SWITCH:
+                tap.give(BACK.udp(b"here I am").data)
+                network.run_tap(tap)
+                guest.send(Layers().udp(b"so am I").data)
+                network.run(guest)
+            found = tap.taken()
+            straight = 0
+            for frame, header in [*PLAIN.values(), *COMPLETE.values(), *UNUSUAL.values()]:
+                guest.send(frame, header)
+                guest.record.steers = int(long_way)
+                network.run(guest)
+                straight += int(network.work.passed_bytes)
+                found += tap.taken()
+            if kind == FabricKind.SWITCH:
+                tap.give(BACK.udp(b"here I am again").data)
+                network.run_tap(tap)
+            for _ in range(300):
+                guest.next_gpa = 1 << 21
+                guest.send(TCP4.partial, TCP4.header)
+                network.run(guest)
+                guest.tx.take_used()
+            assert (straight > 0) is not long_way
+            seen.append((found, guest.ledger, guest.drops, tap.ledger, tap.drops))
+    assert seen[1] == seen[0]
+    assert 0 < seen[0][4]["tap_full"]
 
 
 def test_sender_is_learnt_again_every_second() -> None:
@@ -226,7 +276,7 @@ def test_sender_is_learnt_again_every_second() -> None:
 
 cases = st.sampled_from([*STRAIGHT.values(), *LONG.values(), Ends(kind=FabricKind.WIRE)])
 changes = st.lists(st.tuples(st.integers(-12, 60), st.integers(0, 255)), max_size=4)
-frames = st.sampled_from([*PLAIN.values(), *UNUSUAL.values()])
+frames = st.sampled_from([*PLAIN.values(), *COMPLETE.values(), *UNUSUAL.values()])
 
 
 @given(cases, st.lists(st.tuples(frames, changes), min_size=1, max_size=6))

@@ -16,7 +16,8 @@ from vionet.bench.pair import LAP, RX, TX, Lap, now, post
 from vionet.engine.deliver_guest import flush
 from vionet.engine.ingress import copy_heads, return_burst, stage_burst
 from vionet.engine.layout import HEAD_LEN, SLOT_LEN, STATE, WORK, State, Work
-from vionet.engine.plain import count_passed, note, receiver, state_of
+from vionet.engine.pass_on import note
+from vionet.engine.plain import count_passed, receiver, state_of
 from vionet.engine.plan import plan
 from vionet.engine.tell import finish, list_ring
 from vionet.jit.kernel import INT, kernel
@@ -63,7 +64,7 @@ def decide(state: State, work: Work, count: int, depth: int) -> int:
             octets += length
             header_octets += min(length, HEAD_LEN)
     if depth >= BUFFER:
-        count_passed(work, out, count, octets, header_octets)
+        count_passed(state, work, out, count, octets, header_octets)
     return total
 
 

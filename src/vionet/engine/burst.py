@@ -86,13 +86,18 @@ def from_guest(state: State, work: Work, in_port: int, ring: int) -> int:
     frame.full = 0
     n_bytes = 0
     done = 0
+    retry = count if discarded else 0  # the first frame to be tried on the straight path
+    misses = 0
     work.passed_bytes = 0
     while done < count:
-        i = done
-        if not discarded:
-            i = done = pass_plain(state, work, in_port, done, count)
-            if i == count:
+        if done >= retry:
+            i = done
+            done = pass_plain(state, work, in_port, i, count)
+            if done == count:
                 break
+            misses = misses + 1 if done == i else 0
+            retry = done + misses
+        i = done
         head = work.slot_head[i]
         if head >= queue.entries:
             break_ring(state, work, in_port, ring)

@@ -9,13 +9,12 @@ Invariants: little-endian host.  A sum of up to 64 KiB of 32-bit words fits 46 b
 """
 
 from vionet.engine.layout import FRAME, WORK, Frame, Work
-from vionet.engine.parse import swap16
+from vionet.engine.parse import IPV4_LE, swap16
 from vionet.jit.kernel import INT, kernel
-from vionet.jit.raw import copy, load_u16, load_u32, sum_words
+from vionet.jit.raw import copy_words, load_u16, load_u32, sum_words
 from vionet.spec.packet import ETH_P_IP
 
 U32 = 0xFFFFFFFF
-CHUNK_LEN = 8192  # copied, then summed while the first-level cache still holds it
 
 
 @kernel(INT, INT, inline=True)
@@ -42,6 +41,17 @@ def pseudo_header(work: Work, frame: Frame) -> int:
     return fold(total)
 
 
+@kernel(INT, INT, INT, INT, INT, inline=True)
+def seed_of(head: int, kind: int, l4: int, l4_len: int) -> int:
+    """The pseudo-header sum of an untagged frame without options or extension headers."""
+    total = swap16(l4) + swap16(l4_len)
+    if kind == IPV4_LE:
+        return fold(total + load_u32(head + 26) + load_u32(head + 30))
+    for off in range(22, 54, 4):
+        total += load_u32(head + off)
+    return fold(total)
+
+
 @kernel(INT, INT, INT, INT)
 def sum_piece(address: int, length: int, odd: int) -> int:
     """The folded sum of `length` bytes; `odd` where the piece begins at an odd distance."""
@@ -61,18 +71,8 @@ def ipv4_header_sum(address: int) -> int:
 
 @kernel(INT, INT, INT, INT, INT)
 def copy_and_sum(destination: int, source: int, length: int, odd: int) -> int:
-    """Copy `length` bytes and *return* the folded sum of what now stands at the destination.
-
-    In chunks, so that the sum reads the first-level cache: what is summed is what was delivered.
-    """
-    total = 0
-    done = 0
-    while done < length:
-        piece = min(length - done, CHUNK_LEN)
-        copy(destination + done, source + done, piece)
-        total += sum_words(destination + done, piece)
-        done += piece
-    total = fold(total)
+    """Copy `length` bytes and *return* the folded sum of what now stands at the destination."""
+    total = fold(copy_words(destination, source, length))
     return swap16(total) if odd else total
 
 

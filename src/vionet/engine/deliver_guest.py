@@ -57,6 +57,7 @@ INNER_PARTIAL = int(Csum.INNER_PARTIAL)
 PARTIAL = int(Csum.PARTIAL)
 UNKNOWN = int(Csum.UNKNOWN)
 NEEDS_CSUM = VIRTIO_NET_HDR_F_NEEDS_CSUM
+AHEAD_MAX = 4096
 
 
 @kernel(INT, WORK, FRAME, INT, INT, INT)
@@ -265,8 +266,11 @@ def to_buffers(state: State, work: Work, frame: Frame, out: int, action: int) ->
 
 @kernel(INT, INT, INT, INT, INT, INT)
 def copy_ahead(destination: int, source: int, length: int, next_to: int, next_from: int) -> int:
-    """Copy `length` bytes, and meanwhile ask for the lines of the copy that comes next."""
-    if length < 128:
+    """Copy `length` bytes, and meanwhile ask for the lines of the copy that comes next.
+
+    Beyond a page the processor's own looking ahead does better.
+    """
+    if length < 128 or length > AHEAD_MAX:
         copy(destination, source, length)
         return 0
     last = length - 128
@@ -281,6 +285,29 @@ def copy_ahead(destination: int, source: int, length: int, next_to: int, next_fr
     return copy_line_pair(destination + last, source + last)
 
 
+@kernel(INT, WORK, INT)
+def settle_sum(work: Work, i: int) -> int:
+    """Copy the rest of noted delivery `i` and sum it meanwhile: fill, or verify and unfill."""
+    late = work.late[i]
+    destination = late.dst_hva + late.header_len + late.head_len
+    total = copy_and_sum(destination, late.src_hva, late.rest, late.head_len - late.l4_off & 1)
+    total += sum_piece(late.head_hva + late.l4_off, late.head_len - late.l4_off, 0)
+    work.ledger[late.out, PAYLOAD_BYTES_SUMMED] += late.rest
+    if late.action == FILL:
+        late.seed = finished(fold(total), late.field - late.l4_off == UDP_CSUM_OFF)
+        work.ledger[late.out, CSUM_FILLED] += 1
+        return 0
+    work.ledger[late.out, CSUM_VERIFIED] += 1
+    if fold(total + late.seed) == 0xFFFF:
+        late.header = NEEDS_CSUM | late.l4_off << 48
+        late.csum_offset = late.field - late.l4_off
+        work.ledger[late.out, CSUM_UNFILLED] += 1
+    else:
+        late.seed = load_u16(late.head_hva + late.field)
+        work.ledger[late.out, CSUM_BAD] += 1
+    return 0
+
+
 @kernel(INT, WORK)
 def flush(work: Work) -> int:
     """Write every delivery that was put off: payloads, then heads, then used entries.
@@ -292,7 +319,9 @@ def flush(work: Work) -> int:
     """
     for i in range(work.n_late):
         late = work.late[i]
-        if late.rest:
+        if late.action:
+            settle_sum(work, i)
+        elif late.rest:
             skip = late.header_len + late.head_len
             ahead = work.late[i + 1 if i + 1 < work.n_late else i]
             destination = late.dst_hva + skip
@@ -306,6 +335,8 @@ def flush(work: Work) -> int:
         else:
             store_u16(hva + 8, late.csum_offset)
         copy_head(hva + late.header_len, late.head_hva, late.head_len)
+        if late.action:
+            store_u16(hva + late.header_len + late.field, late.seed)
     fence_release()  # a packed ring's driver sees a used entry at once
     for i in range(work.n_late):
         store_i64(work.late[i].used_hva, work.late[i].used)
@@ -345,6 +376,7 @@ def to_guest(state: State, work: Work, frame: Frame, out: int, action: int) -> i
     work.n_late += 1
     late.dst_hva = work.dst_hva[0]
     late.header_len = header_len
+    late.action = 0
     if action == PASS:
         late.header = 0
         late.csum_offset = 0

@@ -69,6 +69,7 @@ def find(state: State, key: int, now_ns: int) -> int:
 @kernel(INT, STATE, INT, INT)
 def port_at(state: State, slot: int, key: int) -> int:
     """The port of the entry in a slot, or -1 where it has just been given to another address."""
+    fence_acquire()
     port = state.fdb[slot].port
     fence_acquire()
     return port if state.fdb[slot].key == key else -1
@@ -80,6 +81,7 @@ def lookup(state: State, key: int, now_ns: int) -> int:
     slot = slot_of(state, key)
     entry = state.fdb[slot]
     if key and entry.key == key and now_ns - entry.seen_ns < state.ageing_ns:
+        fence_acquire()
         port = entry.port
         fence_acquire()
         if entry.key == key:

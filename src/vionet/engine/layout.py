@@ -243,6 +243,11 @@ class Late(Record):
     rest: int
     used_hva: int  # its used entry, and what to write there
     used: int
+    action: int  # FILL or VERIFY: its L4 checksum is settled while the rest is copied; else 0
+    l4_off: int  # for that: where the L4 header begins, where its field is, and its seed
+    field: int
+    seed: int
+    out: int
 
 
 class Work(Record):

@@ -1,29 +1,33 @@
-"""The straight path: the usual frame from guest to guest, without a `Frame`.
+"""The straight path: the usual frame from a guest, without a `Frame`.
 
 How it works: most frames are untagged IPv4 or IPv6 with TCP or UDP and nothing unusual about
-their header, their ports or the buffer that they go to, and what is done with them is nothing: they
-are passed on.  `pass_plain` looks at each staged head copy with local variables only, and notes the
-delivery for `flush`; who the last frame went to is kept, because most frames follow their
-predecessor.  It stops in front of the first frame that is not plain in every respect, which then
-goes the long way (`forward`), where alone frames are refused, learnt from, changed, and counted by
-reason.
+their header, their ports or the buffer that they go to.  `pass_plain` looks at each staged head
+copy with local variables only and delivers by `pass_on`; who the last frame went to is kept,
+because most frames follow their predecessor.  It stops in front of the first frame that is not
+plain in every respect, which then goes the long way (`forward`), where alone frames are refused,
+learnt from, flooded, tagged and cut.
 
 Invariants: it decides nothing.  What it passes, `forward` would have delivered with the same bytes
 (the tests compare the two on the same frames).  Each fact is from a copy, as there.
 """
 
-from vionet.engine.checksum import fold
-from vionet.engine.fdb import REFRESH_NS, find, lookup, slot_of
+from vionet.engine.checksum import seed_of
+from vionet.engine.fdb import REFRESH_NS, find, lookup, owner, slot_of
 from vionet.engine.forward import claim
-from vionet.engine.guest import U16, U32, translate
-from vionet.engine.layout import HEAD_LEN, LATE_MAX, SLOT_LEN, STATE, WORK, State, Work
+from vionet.engine.guest import U16, U32
+from vionet.engine.layout import (
+    HEAD_LEN,
+    SLOT_LEN,
+    STATE,
+    WORK,
+    State,
+    Work,
+)
 from vionet.engine.parse import IPV4_LE, IPV6_LE, dhcp_port, swap16
+from vionet.engine.pass_on import pass_on
 from vionet.engine.plan import plan
-from vionet.engine.receive import AHEAD, SPECIAL, WRITABLE
 from vionet.engine.share import SHARED
-from vionet.engine.split import available, head_at, used_entry
 from vionet.engine.status import (
-    CSUM_ELIDED,
     FILTER_NO_UNICAST,
     HEADER_BYTES,
     PAYLOAD_BYTES_COPIED,
@@ -34,10 +38,9 @@ from vionet.engine.status import (
     FabricKind,
     PortKind,
 )
-from vionet.engine.tell import touch
 from vionet.engine.vlan import VLAN_SHIFT
 from vionet.jit.kernel import INT, kernel
-from vionet.jit.raw import load_i64, load_u16, load_u32, prefetch
+from vionet.jit.raw import load_i64, load_u16, load_u32
 from vionet.spec.packet import (
     ETH_HLEN,
     IPPROTO_TCP,
@@ -51,25 +54,17 @@ from vionet.spec.virtio_net import VIRTIO_NET_HDR_F_NEEDS_CSUM
 
 GROUP = 1 << 40
 GUEST = int(PortKind.GUEST)
+STREAM = int(PortKind.STREAM)
 SWITCH = int(FabricKind.SWITCH)
 NONE = int(Csum.NONE)
 PARTIAL = int(Csum.PARTIAL)
 UNKNOWN = int(Csum.UNKNOWN)
 PASS = int(Action.PASS)
 PASS_PARTIAL = int(Action.PASS_PARTIAL)
+FILL = int(Action.FILL)
+VERIFY = int(Action.VERIFY)
 NOT_PLAIN = -1
 NEEDS_CSUM = VIRTIO_NET_HDR_F_NEEDS_CSUM
-
-
-@kernel(INT, INT, INT, INT, INT, inline=True)
-def seed_of(head: int, kind: int, l4: int, l4_len: int) -> int:
-    """The pseudo-header sum of an untagged frame without options or extension headers."""
-    total = swap16(l4) + swap16(l4_len)
-    if kind == IPV4_LE:
-        return fold(total + load_u32(head + 26) + load_u32(head + 30))
-    for off in range(22, 54, 4):
-        total += load_u32(head + off)
-    return fold(total)
 
 
 @kernel(INT, INT, INT, INT, inline=True)
@@ -119,14 +114,16 @@ def state_of(head: int, header_len: int, length: int) -> int:
         ):
             return NOT_PLAIN
         state = PARTIAL
-    elif l4_off + l4_len != length and length > HEAD_LEN:
+    elif l4_off + l4_len != length:
+        if length <= HEAD_LEN:
+            return NOT_PLAIN  # trailing bytes, which go if it is unfilled
         state = NONE
     return state if word & 0xFF00 == 0 else NOT_PLAIN
 
 
 @kernel(INT, STATE, WORK, INT, INT)
 def receiver(state: State, work: Work, in_port: int, head: int) -> int:
-    """The guest that a frame goes to as it is, from a sender that is known; or NOT_PLAIN."""
+    """The port that a frame may go to at once, from a sender that is known; or NOT_PLAIN."""
     port = state.ports[in_port]
     low = load_u32(head + 2)
     dst = swap16(load_u16(head)) << 32 | swap16(low & U16) << 16 | swap16(low >> 16)
@@ -148,11 +145,13 @@ def receiver(state: State, work: Work, in_port: int, head: int) -> int:
         ):
             return NOT_PLAIN
         out = lookup(state, dst | vlan, work.now_ns)
+        if out < 0 and vlan:
+            out = owner(state, dst | vlan, work.now_ns)
         if out < 0 or out == in_port:
             return NOT_PLAIN
     port_out = state.ports[out]
     if (
-        port_out.kind != GUEST
+        port_out.kind == STREAM
         or not port_out.up
         or port_out.link_down
         or port_out.steers
@@ -165,65 +164,19 @@ def receiver(state: State, work: Work, in_port: int, head: int) -> int:
         return NOT_PLAIN
     if port_out.special & SHARED and not work.holds[out]:
         claim(state, work, out)
-    queue = port_out.queues[0]
-    return out if queue.live and not queue.packed else NOT_PLAIN
+    return out if port_out.kind != GUEST or port_out.queues[0].live else NOT_PLAIN
 
 
-@kernel(INT, STATE, WORK, INT, INT, INT, INT, inline=True)
-def note(state: State, work: Work, out: int, i: int, header_len: int, action: int) -> int:
-    """Note the delivery of staged frame `i` into the next receive buffer of guest `out`.
-
-    *returns* 0 where that buffer is not one descriptor that holds the frame.
-    """
-    port = state.ports[out]
-    queue = port.queues[0]
-    length = work.slot_len[i]
-    need = port.header_len + length
-    if available(queue) <= 0 or work.n_late == LATE_MAX:
-        return 0
-    chain = head_at(queue, queue.avail_idx)
-    if chain >= queue.entries:
-        return 0
-    gpa = load_i64(queue.desc_hva + 16 * chain)
-    word = load_i64(queue.desc_hva + 16 * chain + 8)
-    if (word & SPECIAL) != WRITABLE or word & U32 < need:
-        return 0
-    hva = translate(port, gpa, word & U32)
-    if hva == 0:
-        return 0
-    ahead = head_at(queue, queue.avail_idx + AHEAD) & (queue.entries - 1)
-    prefetch(queue.desc_hva + 16 * ahead)
-    head = work.heads_hva + SLOT_LEN * i
-    head_len = min(length, HEAD_LEN)
-    late = work.late[work.n_late]
-    work.n_late += 1
-    late.dst_hva = hva
-    late.header_len = port.header_len
-    late.header = 0
-    late.csum_offset = 0
-    if action == PASS_PARTIAL:
-        late.header = load_i64(head - header_len) >> 48 << 48 | NEEDS_CSUM
-        late.csum_offset = load_u16(head - header_len + 8)
-        work.ledger[out, CSUM_ELIDED] += 1
-    late.head_hva = head
-    late.head_len = head_len
-    late.rest = length - head_len
-    late.src_hva = work.slot_hva[i] + header_len + head_len
-    late.used_hva = used_entry(queue, queue.used_idx)
-    late.used = chain | need << 32
-    queue.used_idx = queue.used_idx + 1 & U16
-    queue.avail_idx = queue.avail_idx + 1 & U16
-    touch(state, work, out, 0)
-    return 1
-
-
-@kernel(INT, WORK, INT, INT, INT, INT)
-def count_passed(work: Work, out: int, frames: int, octets: int, header_octets: int) -> int:
-    """Count deliveries to one guest.  *returns* `octets`."""
+@kernel(INT, STATE, WORK, INT, INT, INT, INT)
+def count_passed(
+    state: State, work: Work, out: int, frames: int, octets: int, header_octets: int
+) -> int:
+    """Count deliveries to one port."""
     work.ledger[out, RX_FRAMES] += frames
     work.ledger[out, RX_BYTES] += octets
     work.ledger[out, HEADER_BYTES] += header_octets
-    work.ledger[out, PAYLOAD_BYTES_COPIED] += octets - header_octets
+    if state.ports[out].kind == GUEST:
+        work.ledger[out, PAYLOAD_BYTES_COPIED] += octets - header_octets
     work.passed_bytes += octets
     return 0
 
@@ -244,8 +197,7 @@ def pass_plain(state: State, work: Work, in_port: int, first: int, count: int) -
     accepts = 0
     out = NOT_PLAIN
     low = high = 0
-    octets = header_octets = 0
-    begin = first
+    passed = octets = header_octets = 0
     i = first
     while i < count:
         length = work.slot_len[i]
@@ -254,10 +206,9 @@ def pass_plain(state: State, work: Work, in_port: int, first: int, count: int) -
         if csum < 0 or (csum == PARTIAL and not offers):
             break
         if out < 0 or load_i64(head) != low or load_u32(head + 8) != high:
-            if i > begin:
-                count_passed(work, out, i - begin, octets, header_octets)
-            octets = header_octets = 0
-            begin = i
+            if passed:
+                count_passed(state, work, out, passed, octets, header_octets)
+            passed = octets = header_octets = 0
             out = receiver(state, work, in_port, head)
             if out < 0:
                 break
@@ -265,14 +216,16 @@ def pass_plain(state: State, work: Work, in_port: int, first: int, count: int) -
             high = load_u32(head + 8)
             accepts = state.ports[out].accepts
             most = min(limit, state.ports[out].mtu + ETH_HLEN if state.ports[out].mtu else U32)
-        action = plan(csum, accepts)
-        if length > most or (action != PASS and action != PASS_PARTIAL):
+        if length > most:
             break
-        if not note(state, work, out, i, header_len, action):
+        done = pass_on(state, work, out, i, header_len, plan(csum, accepts))
+        if done == 0:
             break
-        octets += length
-        header_octets += min(length, HEAD_LEN)
         i += 1
-    if i > begin:
-        count_passed(work, out, i - begin, octets, header_octets)
+        if done > 0:
+            passed += 1
+            octets += length
+            header_octets += min(length, HEAD_LEN)
+    if passed:
+        count_passed(state, work, out, passed, octets, header_octets)
     return i

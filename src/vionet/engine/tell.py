@@ -15,6 +15,10 @@ from vionet.engine.status import CALLS, CALLS_SUPPRESSED, RING_BROKEN
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.libc import write
 
+RING = 0x1F  # of an entry of `Work.touched`: the ring
+CALL = 0x40  # its driver wants to be interrupted
+ERROR = 0x80  # its front-end is to be told that it is broken
+
 
 @kernel(INT, WORK, INT, INT, inline=True)
 def signal(work: Work, index: int, fd: int) -> int:
@@ -45,14 +49,29 @@ def touch(state: State, work: Work, index: int, ring: int) -> int:
     return 0
 
 
+@kernel(INT, WORK, INT, INT)
+def list_error(work: Work, index: int, ring: int) -> int:
+    """A ring's error descriptor is to be written at the end of the burst."""
+    word = index << 8 | ring
+    for i in range(work.n_touched):
+        if work.touched[i] == word:
+            work.touched[i] = word | ERROR
+            return 0
+    return list_ring(work, index, ring | ERROR)
+
+
 @kernel(INT, STATE, WORK, INT, INT)
 def break_ring(state: State, work: Work, index: int, ring: int) -> int:
-    """The driver broke the ring: it stops until it is set up anew; its error fd is told (VU-44)."""
+    """The driver broke the ring: it stops until it is set up anew; its error fd is told (VU-44),
+    at once or, where ports are held, when they are let go of.
+    """
     queue = state.ports[index].queues[ring]
     queue.broken = 1
     queue.live = 0
     work.drops[index, RING_BROKEN] += 1
-    if queue.err_fd >= 0:
+    if work.n_held:
+        list_error(work, index, ring)
+    elif queue.err_fd >= 0:
         signal(work, index, queue.err_fd)
     write(state.notice_fd, work.one_hva, 8)
     return 0
@@ -80,8 +99,10 @@ def finish(state: State, work: Work) -> int:
     n = 0
     for i in range(work.n_touched):
         word = work.touched[i]
-        state.ports[word >> 8].queues[word & 0xFF].touched = 0
-        if show(state, work, word >> 8, word & 0xFF):
+        state.ports[word >> 8].queues[word & RING].touched = 0
+        if show(state, work, word >> 8, word & RING):
+            word |= CALL
+        if word & (CALL | ERROR):
             work.touched[n] = word
             n += 1
     work.n_touched = 0
@@ -89,7 +110,12 @@ def finish(state: State, work: Work) -> int:
         let_go(state, work)
     while n > 0:
         n -= 1
-        index = work.touched[n] >> 8
-        signal(work, index, state.ports[index].queues[work.touched[n] & 0xFF].call_fd)
-        work.ledger[index, CALLS] += 1
+        word = work.touched[n]
+        index = word >> 8
+        queue = state.ports[index].queues[word & RING]
+        if word & CALL:
+            signal(work, index, queue.call_fd)
+            work.ledger[index, CALLS] += 1
+        if word & ERROR and queue.err_fd >= 0:
+            signal(work, index, queue.err_fd)
     return 0

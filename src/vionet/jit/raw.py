@@ -100,6 +100,11 @@ if not compiles():
         """Copy 32 bytes between areas that do not overlap."""
         ctypes.memmove(int(destination), int(source), 32)
 
+    def copy_words(destination: int, source: int, length: int) -> int:
+        """Copy `length` bytes and *return* the sum of their 32-bit words, as `sum_words`."""
+        copy(destination, source, length)
+        return sum_words(destination, length)
+
     def sum_words(address: int, length: int) -> int:
         """The sum of the 32-bit words in `length` bytes, an odd tail padded with zeros."""
         data = ctypes.string_at(int(address), int(length))
@@ -110,6 +115,7 @@ else:
     from vionet.jit.intrinsic import (  # type: ignore[assignment]
         copy,
         copy32,
+        copy_words,
         exchange_if,
         fence,
         fence_acquire,
@@ -134,6 +140,7 @@ else:
 __all__ = [
     "copy",
     "copy32",
+    "copy_words",
     "exchange_if",
     "fence",
     "fence_acquire",
