@@ -325,6 +325,50 @@ def test_blocking_call_holds_one_worker_only() -> None:
         settled(guests)
 
 
+def test_blocking_error_descriptor_holds_one_worker_only() -> None:
+    """The same of the error descriptor of a ring that its driver has broken: it is written when
+    all ports are let go of, and what was delivered is there."""
+    with switch(4) as (fabric, guests):
+        one, other, hostile, sink = guests
+        witness = Witness(sink)
+        for guest in (hostile, sink):
+            guest.refill()
+        os.eventfd_write(hostile.err_fd, 2**64 - 2)
+        os.set_blocking(hostile.err_fd, True)
+        hostile.memory.write(hostile.rx.avail_gpa + 2, b"\xff\x7f")
+        one.offer([numbered(one.mac, to.mac, i) for i, to in enumerate((sink, hostile), 1)])
+        until(lambda: fabric._works[0].telling == 1 + hostile.index)
+        assert 0 == fabric._works[0].n_held
+        other.offer_to(sink.mac, 16)
+        settled([other])
+        witness.look()
+        assert 17 == witness.count
+        assert 1 + hostile.index == fabric._works[0].telling
+        assert (None, hostile.port.name) == (fabric.stuck(), fabric.stuck())
+        settled(guests)
+        assert 1 == hostile.drops["ring_broken"]
+
+
+def test_error_descriptor_is_written_once() -> None:
+    """A ring that breaks while its port is held, with something delivered before or without, is
+    told of once, and so is the call that belongs to what was delivered."""
+    for delivered in (0, 1):
+        with switch(4) as (_, guests):
+            one, _, hostile, _ = guests
+            hostile.refill()
+            hostile.calls()
+            if not delivered:
+                hostile.memory.write(hostile.rx.avail_gpa + 2, b"\xff\x7f")
+            elif delivered:
+                # A head beyond the ring stands second.
+                hostile.memory.write(hostile.rx.avail_gpa + 4 + 2, b"\xff\xff")
+            one.offer([numbered(one.mac, hostile.mac, i) for i in range(1, 4)])
+            settled(guests)
+            assert (delivered, 1) == (hostile.ledger.get("rx_frames", 0), hostile.errors())
+            assert delivered == hostile.rx.used_idx
+            assert bool(delivered) == bool(hostile.calls())
+
+
 def test_one_holder_of_a_lock() -> None:
     """A port's lock has one holder; letting go of it lets another have it."""
     with Network() as network:

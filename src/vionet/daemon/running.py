@@ -112,7 +112,7 @@ class Running:
                 await self._plugs.add(config)
             except ConfigError as error:
                 raise RequestError(str(error)) from None
-            except (OSError, InterfaceError, SocketError, TapError) as error:
+            except (OSError, InterfaceError, SocketError, TapError, ValueError) as error:
                 problem = (isinstance(error, OSError) and error.strerror) or str(error)
                 raise RequestError(f"{problem}; nothing changed") from None
             port = config.ports[-1]
