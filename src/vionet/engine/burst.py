@@ -21,9 +21,11 @@ from vionet.engine.layout import (
     FRAME_MAX,
     IOV_MAX,
     PORT,
+    QUEUE,
     STATE,
     WORK,
     Port,
+    Queue,
     State,
     Work,
 )
@@ -51,6 +53,7 @@ STREAM = int(PortKind.STREAM)
 EAGAIN = 11
 EINTR = 4
 EINVAL = 22
+BROKEN = -2  # the ring is; HELD is -1
 
 
 @kernel(INT, PORT, INT)
@@ -63,12 +66,27 @@ def refusal(port: Port, ring: int) -> int:
     return QUEUE_UNUSED if ring > 1 and ring > 2 * port.n_pairs else OK
 
 
+@kernel(INT, STATE, WORK, QUEUE, INT, INT, INT, inline=True)
+def take_one(state: State, work: Work, queue: Queue, in_port: int, i: int, discarded: int) -> int:
+    """Staged frame `i` goes the long way.  *returns* OK, a drop reason, HELD or BROKEN."""
+    frame = work.frame[0]
+    if work.slot_head[i] >= queue.entries:
+        return BROKEN
+    if discarded:
+        return discarded
+    status = take_chain(state.ports[in_port], queue, work, frame, i)
+    if status == OK:
+        length = frame.length  # `judge` may trim it
+        status = forward(state, work, frame, in_port)
+        work.taken_bytes += length if status != HELD else 0
+    return status
+
+
 @kernel(INT, STATE, WORK, INT, INT)
 def from_guest(state: State, work: Work, in_port: int, ring: int) -> int:
     """A burst from transmit ring `ring` of a guest.  *returns* the frames taken."""
     port = state.ports[in_port]
     queue = port.queues[ring]
-    frame = work.frame[0]
     if not queue.ready or not queue.started or queue.broken:
         return 0
     count = stage_burst(port, queue, work)
@@ -81,14 +99,11 @@ def from_guest(state: State, work: Work, in_port: int, ring: int) -> int:
     queue.held = 0
     discarded = refusal(port, ring)
     work.tx_ring = ring
-    work.n_segments = 0
-    frame.in_place = 0
-    frame.full = 0
-    n_bytes = 0
+    work.n_segments = work.taken_bytes = work.passed_bytes = 0
+    work.frame[0].in_place = work.frame[0].full = 0
     done = 0
     retry = count if discarded else 0  # the first frame to be tried on the straight path
     misses = 0
-    work.passed_bytes = 0
     while done < count:
         if done >= retry:
             i = done
@@ -97,23 +112,13 @@ def from_guest(state: State, work: Work, in_port: int, ring: int) -> int:
                 break
             misses = misses + 1 if done == i else 0
             retry = done + misses
-        i = done
-        head = work.slot_head[i]
-        if head >= queue.entries:
-            break_ring(state, work, in_port, ring)
+        status = take_one(state, work, queue, in_port, done, discarded)
+        if status < 0:
+            if status == BROKEN:
+                break_ring(state, work, in_port, ring)
+            else:
+                queue.held = 1
             break
-        if discarded:
-            status = discarded
-        else:
-            status = take_chain(port, queue, work, frame, i)
-            if status == OK:
-                length = frame.length  # `judge` may trim it
-                n_bytes += length
-                status = forward(state, work, frame, in_port)
-                if status == HELD:
-                    n_bytes -= length
-                    queue.held = 1
-                    break
         if status != OK:
             work.drops[in_port, status] += 1
         done += 1
@@ -123,7 +128,7 @@ def from_guest(state: State, work: Work, in_port: int, ring: int) -> int:
     work.n_alts = 0
     return_burst(queue, work, done)
     work.ledger[in_port, TX_FRAMES] += done
-    work.ledger[in_port, TX_BYTES] += n_bytes + work.passed_bytes
+    work.ledger[in_port, TX_BYTES] += work.taken_bytes + work.passed_bytes
     list_ring(work, in_port, ring)
     finish(state, work)
     return done
