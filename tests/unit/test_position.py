@@ -24,6 +24,7 @@ from tests.reference.plug import FULL, NO_OPTIONS, RING_PACKED, Piece, slot
 from vionet.engine.burst import from_guest
 from vionet.engine.control import call_drivers
 from vionet.jit.lane import LANE, Lane
+from vionet.jit.raw import load_i64
 from vionet.ports.guest import GuestPort
 from vionet.ports.position import Positions
 from vionet.vhost_user.ring import Ring
@@ -381,4 +382,20 @@ def test_no_more_records_than_there_is_room_for(path: Path) -> None:
         kept += int(queue.mirror_hva) != 0
     assert 126 == kept
     assert path.stat().st_blocks * 512 < 4 << 20
+    life.end(last=True)
+
+
+def test_a_removed_port_leaves_its_records(path: Path) -> None:
+    """Ports may come and go without end: a later one finds room, and nothing of a former one."""
+    life = Life(path)
+    source = life.guest("a")
+    ring = life.described(source, 1, NEW)
+    queue = source.record.queues[1]
+    first = int(queue.mirror_hva)
+    for number in range(200):
+        assert NEW == life.positions.begin(queue, f"port{number}", 1, ring)
+        assert int(queue.mirror_hva) not in (0, first)
+        life.positions.forget(f"port{number}")
+        assert 0 == load_i64(queue.mirror_hva)
+    assert 0 != load_i64(first), "another's is left alone"
     life.end(last=True)

@@ -138,6 +138,7 @@ class Fabric:
         del self._at[index]
         with self._workers.hold():
             self._clear(index)
+        self.positions.forget(port.name)
 
     def set_reserved(self, passing: int) -> None:
         """Which frames for the next bridge pass: a bit for each of 01:80:c2:00:00:00 to :0f."""

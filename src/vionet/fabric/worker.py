@@ -28,6 +28,7 @@ from vionet.engine.worker import work_on
 NUDGE = signal.SIGURG  # which does nothing where no handler was set
 NUDGE_S = 0.05  # a hold that takes longer looks whether a worker hangs in a system call
 RETURN_TIMEOUT_S = 10.0  # a burst takes microseconds; this long means that a loop is stuck
+LOOKS = 10_000  # of a millisecond each
 
 
 class Worker:
@@ -59,13 +60,17 @@ class Worker:
     def await_parked(self, impatient: Callable[[], None]) -> None:
         """Wait until it has, and do something about it now and then.
 
-        Looks are counted, not time: while this process is stopped none of its threads runs.
+        Looks are counted, not time: while this process is stopped none of its threads runs.  After
+        the first they are short, because a nudge ends one write, and a burst may have to tell
+        hundreds of rings.
         """
-        for _ in range(int(RETURN_TIMEOUT_S / NUDGE_S)):
-            if self._parked.poll(NUDGE_S * 1000):
+        wait_ms = NUDGE_S * 1000
+        for _ in range(LOOKS):
+            if self._parked.poll(wait_ms):
                 os.eventfd_read(self._parked_fd)
                 return
             impatient()
+            wait_ms = 1
         raise RuntimeError("a worker did not return from its loop")
 
     def go(self) -> None:

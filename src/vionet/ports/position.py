@@ -31,7 +31,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
-from vionet.engine.layout import Queue
+from vionet.engine.layout import QUEUES_PER_PORT, Queue
 from vionet.engine.packed import (
     MIRROR_LAP_OFF,
     MIRROR_LEN,
@@ -93,7 +93,7 @@ class Positions:
         used, avail = ring.base >> 16, ring.base & 0xFFFF
         if self._map is None or not ring.packed or used not in (0, avail):
             return ring.base  # chains in the hands of another back-end are not ours to know
-        key = hashlib.sha256(f"{index} {port}".encode()).digest()
+        key = _key(port, index)
         number = self._find(key, ring.size)
         if number is None:
             return ring.base
@@ -124,6 +124,14 @@ class Positions:
             ctypes.memset(int(queue.mirror_hva), 0, _RECORD.size)
             queue.mirror_hva = 0
 
+    def forget(self, port: str) -> None:
+        """The port is gone, and its rings are no longer in use: their records are free."""
+        gone = {_key(port, index) for index in range(QUEUES_PER_PORT)}
+        for number in [number for number, key in self._keys.items() if key in gone]:
+            os.pwrite(self._fd, bytes(_RECORD.size), _offset(number))
+            del self._keys[number]
+            self._begun.discard(number)
+
     def _check(self) -> None:
         """Make the file what it should be, if it is not; alone with it as long as it is open."""
         fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -149,6 +157,10 @@ class Positions:
                 os.posix_fallocate(self._fd, _offset(number), MIRROR_SPANS_OFF + 4 * size)
                 return number
         return None
+
+
+def _key(port: str, index: int) -> bytes:
+    return hashlib.sha256(f"{index} {port}".encode()).digest()
 
 
 def _offset(number: int) -> int:
