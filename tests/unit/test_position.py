@@ -389,8 +389,7 @@ def test_a_removed_port_leaves_its_records(path: Path) -> None:
     """Ports may come and go without end: a later one finds room, and nothing of a former one."""
     life = Life(path)
     source = life.guest("a")
-    ring = life.described(source, 1, NEW)
-    queue = source.record.queues[1]
+    ring, queue = life.described(source, 1, NEW), source.record.queues[1]
     first = int(queue.mirror_hva)
     for number in range(200):
         assert NEW == life.positions.begin(queue, f"port{number}", 1, ring)
