@@ -33,7 +33,7 @@ from vionet.vhost_user.guest_memory import GuestMemory
 SECOND_NS: Final = driver.SECOND_NS
 INTERVAL_NS: Final = 1000
 DRAIN_NS: Final = 1_000_000  # after a round, until everything arrived, but at most
-DRAINS_MAX: Final = 50  # times
+DRAINS_MAX: Final = 200  # times without any: a back-end may have lost its core for as long
 TRIES: Final = 20
 FEATURES: Final = virtio.mask(
     (
@@ -216,10 +216,11 @@ class Rounds:
         for end in self.load.ends:
             end.rate = end.sample = 0
         a, b = self.load.ends
-        for _ in range(DRAINS_MAX):
+        quiet = 0
+        while quiet < DRAINS_MAX and (a.sent != b.received or b.sent != a.received):
+            before = a.received + b.received
             self._drive(DRAIN_NS)
-            if a.sent == b.received and b.sent == a.received:
-                return
+            quiet = quiet + 1 if before == a.received + b.received else 0
 
     def _direction(self, i: int, timed: list[int], elapsed_ns: int) -> Direction:
         source, sink = self.load.ends[i], self.load.ends[1 - i]

@@ -280,6 +280,7 @@ class Work(Record):
     rx_ring: int  # the receive ring chosen for the frame in hand
     n_segments: int  # made in software since the burst began
     crowded: int  # the last round brought much
+    n_active: int
     taken_bytes: int  # of frames of this burst that went the long way
     passed_bytes: int  # of frames that went the straight path in this burst
     cut: int  # bytes taken off the front of the scatter entry in hand
@@ -292,7 +293,8 @@ class Work(Record):
     frame: Annotated[Records[Frame], 1]
     touched: Annotated[Ints, PORTS_MAX * PAIRS_MAX + 1]  # port << 8 | ring with unpublished entries
     served: Annotated[Ints, PORTS_MAX]  # the ports that it serves
-    quiet: Annotated[Ints, PORTS_MAX]  # rounds since each of them last brought a frame
+    quiet: Annotated[Ints, PORTS_MAX]  # looks at each of them since it last brought a frame
+    active: Annotated[Ints, PORTS_MAX]  # those that were not quiet for long
     held: Annotated[Ints, PORTS_MAX]  # the ports that it has locked, and for each whether it has
     holds: Annotated[Ints, PORTS_MAX]
     seg_hva: Annotated[Ints, SEGMENTS_MAX]

@@ -33,9 +33,9 @@ from vionet.jit.libc import clock_gettime, read, sched_yield, write
 from vionet.jit.raw import load_acquire_i64
 
 PEEK_ROUNDS = 32
-QUIET_ROUNDS = 64  # after so many without a frame a guest's rings are looked at
-QUIET_MASK = 15  # once in 16: a look costs 28 ns, a round of full bursts 5 us
 YIELD_FRAMES = 32  # a round of fewer frames lets others have the core first
+QUIET_LOOKS = 64  # after so many in vain a port is looked at
+QUIET_MASK = 31  # in one of 32 crowded rounds: a look costs 30 ns or more, such a round 5 us
 SHORT_MS = 1  # of sleep while a frame waits for a driver that is late
 CLOCK_MONOTONIC = 1
 GUEST = int(PortKind.GUEST)
@@ -54,7 +54,7 @@ def read_clock(work: Work) -> int:
 @kernel(INT, STATE, WORK)
 def enlist(state: State, work: Work) -> int:
     """Note which ports are this worker's; *returns* their number."""
-    work.n_ports = 0
+    work.n_ports = work.crowded = 0
     for index in range(state.n_ports):
         if state.ports[index].worker == work.number:
             work.served[work.n_ports] = index
@@ -63,33 +63,44 @@ def enlist(state: State, work: Work) -> int:
     return work.n_ports
 
 
+@kernel(INT, STATE, WORK, INT)
+def serve_port(state: State, work: Work, index: int) -> int:
+    """One burst from one port.  *returns* the frames taken."""
+    port = state.ports[index]
+    if port.kind == GUEST:
+        if not port.up:
+            return 0
+        if port.tx_pairs > 1:
+            return from_queues(state, work, index)
+        return from_guest(state, work, index, 1)
+    if not port.readable:
+        return 0
+    if state.unstarted:
+        take_events(state, work, 0)
+    if port.kind == STREAM:
+        return from_stream(state, work, index)
+    if port.kind == INTERFACE:
+        return from_interface(state, work, index)
+    return from_tap(state, work, index)
+
+
 @kernel(INT, STATE, WORK)
 def serve(state: State, work: Work) -> int:
-    """One burst from every port.  *returns* the frames taken."""
+    """One burst from every port, or from those that were not quiet.  *returns* the frames taken."""
     done = 0
-    for i in range(work.n_ports):
-        quiet = work.quiet[i]
-        if quiet >= QUIET_ROUNDS and work.crowded and (work.rounds + i) & QUIET_MASK:
-            continue
-        index = work.served[i]
-        port = state.ports[index]
-        if port.kind == GUEST:
-            if port.up:
-                if port.tx_pairs > 1:
-                    taken = from_queues(state, work, index)
-                else:
-                    taken = from_guest(state, work, index, 1)
-                work.quiet[i] = 0 if taken else quiet + 1
-                done += taken
-        elif port.readable:
-            if state.unstarted:
-                take_events(state, work, 0)
-            if port.kind == STREAM:
-                done += from_stream(state, work, index)
-            elif port.kind == INTERFACE:
-                done += from_interface(state, work, index)
-            else:
-                done += from_tap(state, work, index)
+    if work.crowded and work.rounds & QUIET_MASK:
+        for i in range(work.n_active):
+            done += serve_port(state, work, work.active[i])
+    else:
+        work.n_active = 0
+        for i in range(work.n_ports):
+            index = work.served[i]
+            taken = serve_port(state, work, index)
+            done += taken
+            work.quiet[i] = 0 if taken else work.quiet[i] + 1
+            if work.quiet[i] < QUIET_LOOKS:
+                work.active[work.n_active] = index
+                work.n_active += 1
     work.crowded = 1 if done >= YIELD_FRAMES else 0
     return done
 
