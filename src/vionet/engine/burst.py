@@ -128,7 +128,9 @@ def from_guest(state: State, work: Work, in_port: int, ring: int) -> int:
     work.n_alts = 0
     return_burst(queue, work, done)
     work.ledger[in_port, TX_FRAMES] += done
-    work.ledger[in_port, TX_BYTES] += work.taken_bytes + work.passed_bytes
+    work.taken_bytes += work.passed_bytes
+    work.moved += work.taken_bytes
+    work.ledger[in_port, TX_BYTES] += work.taken_bytes
     list_ring(work, in_port, ring)
     finish(state, work)
     return done

@@ -281,8 +281,9 @@ class Work(Record):
     n_segments: int  # made in software since the burst began
     crowded: int  # the last round brought much
     n_active: int
-    taken_bytes: int  # of frames of this burst that went the long way
-    passed_bytes: int  # of frames that went the straight path in this burst
+    moved: int  # bytes from guests since every port was last looked at
+    taken_bytes: int  # of frames of this burst
+    passed_bytes: int  # and of those that went the straight path
     cut: int  # bytes taken off the front of the scatter entry in hand
     status: int  # why not every segment was delivered
     n_dst: int

@@ -36,6 +36,7 @@ PEEK_ROUNDS = 32
 YIELD_FRAMES = 32  # a round of fewer frames lets others have the core first
 QUIET_LOOKS = 64  # after so many in vain a port is looked at
 QUIET_MASK = 31  # in one of 32 crowded rounds: a look costs 30 ns or more, such a round 5 us
+QUIET_BYTES = 1 << 20  # or after so many from guests, whichever comes first: 0.1 ms
 SHORT_MS = 1  # of sleep while a frame waits for a driver that is late
 CLOCK_MONOTONIC = 1
 GUEST = int(PortKind.GUEST)
@@ -88,11 +89,11 @@ def serve_port(state: State, work: Work, index: int) -> int:
 def serve(state: State, work: Work) -> int:
     """One burst from every port, or from those that were not quiet.  *returns* the frames taken."""
     done = 0
-    if work.crowded and work.rounds & QUIET_MASK:
+    if work.crowded and work.rounds & QUIET_MASK and work.moved < QUIET_BYTES:
         for i in range(work.n_active):
             done += serve_port(state, work, work.active[i])
     else:
-        work.n_active = 0
+        work.n_active = work.moved = 0
         for i in range(work.n_ports):
             index = work.served[i]
             taken = serve_port(state, work, index)

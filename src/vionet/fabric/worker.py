@@ -17,6 +17,7 @@ Threads: `hold`, `start` and `close` are called from one thread, the control pla
 import os
 import select
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -71,7 +72,9 @@ class Worker:
                 return
             impatient()
             wait_ms = 1
-        raise RuntimeError("a worker did not return from its loop")
+        # Whoever holds is about to take memory away that the worker may be using.
+        sys.stderr.write("vionet: a worker did not return from its loop; ending at once\n")
+        os.abort()
 
     def go(self) -> None:
         """Let it go on."""
