@@ -13,7 +13,7 @@ from vionet.bench.pair import Case, Pair
 from vionet.bench.stage import STAGES
 from vionet.jit import LANE, Lane
 
-KEYS = {"features-64", "fill-1500", "fill-9000", "fill-64k", "segment", "gso-64k"}
+KEYS = {"features-64", "fill-1500", "fill-9000", "fill-64k", "segment"}
 
 
 @pytest.mark.skipif(LANE is Lane.INTERPRETED, reason="a million frames: compiled only")

@@ -31,4 +31,6 @@ def test_scale_quick() -> None:
     assert all(figure.value > 0 for figure in result.figures)
     goals = {figure.goal: figure for figure in result.figures if figure.goal}
     assert {"silent-ports", "addresses", "workers"} == {*goals}
-    assert 4096 == goals["addresses"].detail["addresses_of_a_port"]
+    assert "10,000 in the table, 2 used" == goals["addresses"].name
+    used = {figure.name: figure.detail.get("addresses_of_a_port") for figure in result.figures}
+    assert [1, 4096] == [used["10,000 in the table, 2 used"], used["10000 addresses"]]

@@ -25,6 +25,7 @@ SEGMENT: Final = 1448
 SEGMENTS: Final = 45
 HEADERS: Final = 66  # Ethernet, IPv4, TCP with timestamps
 COMPLETE: Final = {"accepts": int(Accepts.COMPLETE), "takes_gso": 0}
+Table = dict[str, tuple[Case, str]]  # a case, and which one it is compared with
 
 
 def sent(size: int, csum: Csum, source: int = 0) -> bytes:
@@ -62,82 +63,72 @@ def pieces(data: bytes, length: int) -> list[bytes]:
     return [data[i : i + length] for i in range(0, len(data), length)]
 
 
-def features(size: int, call_fd: int = -1) -> dict[str, tuple[Case, str]]:
+def features(size: int, call_fd: int = -1) -> Table:
     """Every feature by its name: the case, and the name of the one that it is compared with."""
-    partial, whole = sent(size, Csum.PARTIAL), sent(size, Csum.COMPLETE)
-    came, finished = received(size, Csum.PARTIAL), received(size, Csum.COMPLETE)
-    buffer_len = 64 if size < 512 else 1024
-    split = pieces(received(size, Csum.PARTIAL, 2), buffer_len)
+    came = received(size, Csum.PARTIAL)
+    chains = 256 if size < 512 else 64
+    plain = Case("plain", [sent(size, Csum.PARTIAL)], [came], {"csum_elided": 1}, chains=chains)
+    wire = replace(plain, kind=int(FabricKind.WIRE))
+    table = {NEITHER: (replace(plain, kind=NO_LEARNING), ""), "plain": (plain, NEITHER)}
+    table |= {"a wire": (wire, "plain")} | _ports(plain, size) | _sums(plain, size)
+    table |= _rings(plain, size, call_fd)
+    return {
+        name: (replace(case, name=f"{size} B: {name}"), to) for name, (case, to) in table.items()
+    }
+
+
+def _ports(plain: Case, size: int) -> Table:
+    """What the fabric does with addresses and tags."""
+    (partial,), (came,) = plain.sent, plain.received
     many = range(1, SOURCES + 1)
-    plain = Case("plain", [partial], [came], {"csum_elided": 1}, chains=256 if size < 512 else 64)
     many_sources = replace(
         plain,
         sent=[sent(size, Csum.PARTIAL, i) for i in many],
         received=[received(size, Csum.PARTIAL, source=i) for i in many],
         chains=SOURCES,
     )
-    natural = replace(
-        plain,
-        sent=[whole],
-        received=[finished],
-        counted={"csum_elided": 0, "csum_verified": 0},
-        receiver={"accepts": int(Accepts.NATURAL)},
-    )
-    verified = {"csum_verified": 1, "csum_unfilled": 1, "csum_bad": 0}
-    bad = {"csum_verified": 1, "csum_unfilled": 0, "csum_bad": 1}
-    trunk = {"trunk": 1, "vlans": -1}
-    table: dict[str, tuple[Case, str]] = {
-        NEITHER: (replace(plain, kind=NO_LEARNING), ""),
-        "plain": (plain, NEITHER),
-        "a wire": (replace(plain, kind=int(FabricKind.WIRE)), "plain"),
+    trunk, access = {"trunk": 1, "vlans": -1}, {"vlan": VLAN}
+    pushed = replace(plain, received=[tagged(came, 38)], sender=access, receiver=trunk)
+    popped = replace(plain, sent=[tagged(partial, 38)], sender=trunk, receiver=access)
+    return {
         f"learning, {SOURCES} addresses in turns": (many_sources, "plain"),
         "locked": (replace(plain, ports={"locked": 1}), "plain"),
-        "VLAN": (replace(plain, ports={"vlan": VLAN}), "plain"),
+        "VLAN": (replace(plain, ports=access), "plain"),
         "locked, VLAN, learning": (replace(plain, ports={"locked": 1, "vlan": VLAN}), NEITHER),
-        "VLAN, tag pushed": (
-            replace(plain, received=[tagged(came, 38)], sender={"vlan": VLAN}, receiver=trunk),
-            "plain",
-        ),
-        "VLAN, tag popped": (
-            replace(plain, sent=[tagged(partial, 38)], sender=trunk, receiver={"vlan": VLAN}),
-            "plain",
-        ),
-        NATURAL: (natural, "plain"),
-        "uniform, finished sums: verified, unfilled": (
-            replace(natural, received=[came], counted=verified, receiver={}),
-            NATURAL,
-        ),
-        "verified, found bad": (
-            replace(
-                natural,
-                sent=[spoilt(whole)],
-                received=[spoilt(finished)],
-                counted=bad,
-                receiver={},
-            ),
-            NATURAL,
-        ),
-        "filled": (
-            replace(plain, received=[finished], counted={"csum_filled": 1}, receiver=COMPLETE),
-            "plain",
-        ),
-        "packed rings": (replace(plain, packed=True), "plain"),
-        "header in a descriptor of its own": (
-            replace(plain, parts=(HDR_LEN, len(partial) - HDR_LEN)),
-            "plain",
-        ),
-        "indirect descriptors": (
-            replace(plain, parts=(HDR_LEN, len(partial) - HDR_LEN), indirect=True),
-            "plain",
-        ),
-        "into two buffers": (replace(plain, received=split, buffer_len=buffer_len), "plain"),
-        "interrupts wanted, one a burst": (
-            replace(plain, counted={"calls": 1 / 64}, call_fd=call_fd),
-            "plain",
-        ),
+        "VLAN, tag pushed": (pushed, "plain"),
+        "VLAN, tag popped": (popped, "plain"),
     }
+
+
+def _sums(plain: Case, size: int) -> Table:
+    """What is done with sums: looked at, undone, found bad, filled in."""
+    whole, finished = sent(size, Csum.COMPLETE), received(size, Csum.COMPLETE)
+    seen = replace(plain, sent=[whole], counted={"csum_elided": 0, "csum_verified": 0})
+    natural = replace(seen, received=[finished], receiver={"accepts": int(Accepts.NATURAL)})
+    verified = {"csum_verified": 1, "csum_unfilled": 1, "csum_bad": 0}
+    bad = {"csum_verified": 1, "csum_unfilled": 0, "csum_bad": 1}
+    wrong = replace(seen, sent=[spoilt(whole)], received=[spoilt(finished)], counted=bad)
+    filled = replace(plain, received=[finished], counted={"csum_filled": 1}, receiver=COMPLETE)
     return {
-        name: (replace(case, name=f"{size} B: {name}"), to) for name, (case, to) in table.items()
+        NATURAL: (natural, "plain"),
+        "uniform, finished sums: verified, unfilled": (replace(seen, counted=verified), NATURAL),
+        "verified, found bad": (wrong, NATURAL),
+        "filled": (filled, "plain"),
+    }
+
+
+def _rings(plain: Case, size: int, call_fd: int) -> Table:
+    """Other rings, other chains, and a driver that wants to be interrupted."""
+    parts = HDR_LEN, len(plain.sent[0]) - HDR_LEN
+    buffer_len = 64 if size < 512 else 1024
+    split = pieces(received(size, Csum.PARTIAL, 2), buffer_len)
+    called = replace(plain, counted={"calls": 1 / 64}, call_fd=call_fd)
+    return {
+        "packed rings": (replace(plain, packed=True), "plain"),
+        "header in a descriptor of its own": (replace(plain, parts=parts), "plain"),
+        "indirect descriptors": (replace(plain, parts=parts, indirect=True), "plain"),
+        "into two buffers": (replace(plain, received=split, buffer_len=buffer_len), "plain"),
+        "interrupts wanted, one a burst": (called, "plain"),
     }
 
 

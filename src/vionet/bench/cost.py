@@ -15,13 +15,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from vionet.bench import case as cases
 from vionet.bench.command import Common, bench_command, progress
+from vionet.bench.copying import last_level_cache
 from vionet.bench.pair import Case, Pair, copy_frames
 from vionet.bench.result import Figure, Result
 from vionet.bench.stage import STAGES, walk
@@ -31,7 +31,6 @@ SIZES: Final = (64, 1500)
 FILL_SIZES: Final = {"1500 B": 1500, "9000 B": 9000, "64 KB": 65535}
 STAY_NS: Final = 3_000_000  # how long one case runs in one round
 CACHED: Final = 192 << 10  # bytes sent in a lap that is to stay in a core's own cache
-LLC: Final = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 LLC_GUESS: Final = 32 << 20
 WORKING_SET_MAX: Final = 1 << 30
 MTU_FRAME: Final = cases.HEADERS + cases.SEGMENT
@@ -44,7 +43,6 @@ GOALS: Final = {
     f"9000 B, {BEYOND}: filled": "fill-9000",
     f"64 KB, {BEYOND}: filled": "fill-64k",
     f"64 KB to 1448, {BEYOND}: segmented, complete": "segment",
-    f"64 KB to 1448, {BEYOND}: passed whole": "gso-64k",
 }
 
 
@@ -127,24 +125,16 @@ def bulk(
     result.faults += [f"{group}: {fault}" for fault in pair.faults]
 
 
-def last_level_cache() -> int:
-    """Its size in bytes, or a guess."""
-    try:
-        text = LLC.read_text().strip()
-    except OSError:
-        return LLC_GUESS
-    return int(text[:-1]) << {"K": 10, "M": 20}[text[-1]]
-
-
 def measure(common: Common) -> Result:
     """Where the nanoseconds of a frame go."""
     result = Result("cost")
-    beyond = min(4 * last_level_cache(), WORKING_SET_MAX)
+    cache = last_level_cache() or LLC_GUESS
+    beyond = min(4 * cache, WORKING_SET_MAX)
     result.notes += [
         "one thread, simulated ports, no other core; ratios are of rates",
         "stages: differences of the path ended early; one that hides behind another is near 0",
         "sum and notify are not in the whole path: what filling and one interrupt a burst add",
-        f"{BEYOND}: {beyond >> 20} MiB, last-level cache {last_level_cache() >> 20} MiB",
+        f"{BEYOND}: {beyond >> 20} MiB, last-level cache {cache >> 20} MiB",
     ]
     if common.quick:
         beyond = 4 << 20

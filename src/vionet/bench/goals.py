@@ -56,7 +56,7 @@ GOALS: Final[dict[str, Goal]] = {
     "ovs-64": Goal("peers", "64 B: switch against Open vSwitch-DPDK, NORMAL", "≥", 1.7),
     "ovs-1500": Goal("peers", "1500 B: switch against Open vSwitch-DPDK, NORMAL", "≥", 4),
     "gso-64k": Goal(
-        "cost", "64 KB GSO frames against memcpy over the same lists, beyond the cache", "≥", 0.85
+        "forward", "64 KB GSO frames against memcpy of the same lists, beyond the cache", "≥", 0.85
     ),
     "fill-1500": Goal("cost", "fill while copying against the plain copy, 1500 B", "≥", 0.95),
     "fill-9000": Goal("cost", "fill while copying against the plain copy, 9000 B", "≥", 0.85),
@@ -70,7 +70,7 @@ GOALS: Final[dict[str, Goal]] = {
         "cost", "locked address, VLAN and learning against neither, 64 B", "≥", 0.85
     ),
     "silent-ports": Goal("scale", "62 silent ports added, against 2 ports", "≥", 0.95),
-    "addresses": Goal("scale", "10,000 addresses in the table, against 2", "≥", 0.9),
+    "addresses": Goal("scale", "10,000 addresses in the table, 2 in use, against 2", "≥", 0.9),
     "idle": Goal("idle", "16 silent guests: processor time", "<", 0.5, CORE),
     "idle-wakes": Goal("idle", "16 silent guests: periodic wake-ups", "=", 0, "a second"),
     "wake": Goal("wake", "round trip after 10 ms idle against an eventfd's", "≤", 1.5),

@@ -106,9 +106,9 @@ class Scale:
                 more.write_frames(SIZE, addresses=rest, first=FDB_PORT_MAX)
                 more.introduce()
             load = self.load(daemon, ring=RING)
-            goal = "addresses" if count == max(ADDRESSES) else ""
-            self.rows.append(Row(name, "addresses", load, each, goal))
-        self.rows.append(Row(f"{count} known, 2 used", "addresses", load))
+            self.rows.append(Row(name, "addresses", load, each))
+        known = f"{count:,} in the table, 2 used"
+        self.rows.append(Row(known, "addresses", load, goal="addresses"))
 
     # --- rounds -------------------------------------------------------------------------------
     def measure(self, number: int) -> None:
