@@ -178,3 +178,23 @@ def test_render_writes_the_page_anew(tmp_path: Path) -> None:
     if "peers" in BENCHES:
         assert {"performance.md", "performance-peers.svg", "performance-goals.svg"} <= names
         assert "Measured on 2026-01-03." in (tmp_path / "performance.md").read_text()
+
+
+def test_help_of_a_bench_compiles_nothing(tmp_path: Path) -> None:
+    """Asking what options there are does not even load the compiler, and leaves the lane alone."""
+    source = """
+import os, sys
+from vionet.cli.group import main
+main(["bench", "cost", "--quick", "-h"], standalone_mode=False)
+print("numba" in sys.modules, os.environ["VIONET_LANE"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", source],
+        env=os.environ | {"VIONET_LANE": "compiled", "VIONET_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "Usage: vionet bench cost" in done.stdout
+    assert "False compiled" == done.stdout.splitlines()[-1]

@@ -1,9 +1,11 @@
 """`vionet bench`: the group of all measurements.
 
 Each is a module of `vionet.bench`, imported when it is called; most contain kernels, and the
-first use of a version compiles them.
+first use of a version compiles them.  Who only asks for help compiles nothing: the module is then
+imported in the interpreted lane, and nothing of it is run.
 """
 
+import os
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -20,6 +22,22 @@ class Benches(Commands):
     entries: ClassVar[Mapping[str, Entry]] = {
         name: Entry(f"vionet.bench.{name}", "command", words) for name, words in BENCHES.items()
     } | {"all": Entry("vionet.bench.suite", "command", "Everything above; writes a report.")}
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As ever; of words that ask for help, nothing else is left."""
+        asked = set(ctx.help_option_names) & set(args[1:])
+        if not asked or args[0] not in BENCHES:
+            return super().resolve_command(ctx, args)
+        before = dict(os.environ)
+        os.environ["VIONET_LANE"] = "interpreted"
+        try:
+            name, command, _ = super().resolve_command(ctx, args)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        return name, command, [asked.pop()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command itself, however long its kernels take."""
