@@ -90,6 +90,38 @@ def test_edited_callee_reaches_its_caller(package: Path, tmp_path: Path) -> None
     assert ["10", "0"] == report(package, tmp_path / "cache")[:2]
 
 
+BENCH = """
+from vionet.engine.caller import twice
+from vionet.jit.kernel import INT, kernel
+@kernel(INT, INT)
+def more(value: int) -> int:
+    return twice(value) + {more}
+"""
+BOTH = """
+from vionet.bench.caller import more
+from vionet.engine.caller import twice
+print(more(0), *(sum(k.stats.cache_hits.values()) for k in (more, twice)))
+"""
+
+
+def test_edited_bench_leaves_the_engine_compiled(package: Path, tmp_path: Path) -> None:
+    """An edit of a bench compiles its kernels anew and none of the engine's; an edit of the engine
+    reaches the benches' too."""
+
+    def run(step: int, more: int) -> list[str]:
+        (package / "vionet" / "bench").mkdir(exist_ok=True)
+        (package / "vionet" / "bench" / "caller.py").write_text(BENCH.format(more=more))
+        (package / "vionet" / "engine" / "callee.py").write_text(CALLEE.format(step=step))
+        done = python(BOTH, path=package, cache=tmp_path / "cache")
+        assert 0 == done.returncode, done.stderr
+        return done.stdout.split()
+
+    assert ["3", "0", "0"] == run(step=1, more=1)
+    assert ["3", "1", "1"] == run(step=1, more=1)
+    assert ["4", "0", "1"] == run(step=1, more=2)
+    assert ["12", "0", "0"] == run(step=5, more=2)
+
+
 def test_unwritable_cache_is_replaced_by_a_temporary_one(package: Path, tmp_path: Path) -> None:
     """Where the cache cannot be written the process compiles into a folder that it removes."""
     blocked = tmp_path / "file"

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any, Final, ParamSpec, TypeVar
 
 from vionet.jit import image
-from vionet.jit.lane import LANE, Lane, kernel_sources
+from vionet.jit.lane import CACHE_DIR, LANE, Lane, cache_of, kernel_sources
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -116,7 +116,9 @@ else:
         }
 
         def decorate(function: Callable[P, R]) -> Callable[P, R]:
+            numba.config.CACHE_DIR = str(cache_of(function.__module__))
             dispatcher = numba.jit(signature, nopython=True, **options)(function)
+            numba.config.CACHE_DIR = str(CACHE_DIR)
             (result,) = dispatcher.overloads.values()
             address = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
             if LANE is Lane.COMPILED:

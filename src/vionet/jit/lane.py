@@ -2,28 +2,34 @@
 
 How it works: Numba reads its cache directory when it is imported and keys a cached function on
 the function's own file only, so a caller would keep the old code of a callee edited in another
-file.  The directory is therefore named by a hash of every source that can hold a kernel, Numba's
-version and the lane.  Where it cannot be written, a temporary directory serves this process; and
-where it is another user's, or anybody may write to it, because what lies there is run.
+file.  The directory is therefore named by a hash of every source that can hold a kernel of the
+engine, Numba's version and the lane.  Kernels of other packages call the engine's and are called
+by none of them: they lie in a folder within, named by a hash of the benches' sources, so that an
+edit of a bench compiles only benches anew.  Where the directory cannot be written, a temporary one
+serves this process; and where it is another user's, or anybody may write to it, because what lies
+there is run.
 
 Invariant: this module is imported before Numba, and imports neither Numba nor NumPy.
 """
 
 import atexit
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
-# The folders below src/vionet that may hold kernels.
-_KERNEL_FOLDERS: Final = ("jit", "spec", "engine", "bench")
+# The folders below src/vionet that may hold kernels: the engine's, which import none of the others.
+_ENGINE_FOLDERS: Final = ("jit", "spec", "engine")
+_OTHER_FOLDERS: Final = ("bench",)
 
 
 class Lane(StrEnum):
@@ -34,15 +40,15 @@ class Lane(StrEnum):
     INTERPRETED = "interpreted"
 
 
-def kernel_sources() -> list[Path]:
+def kernel_sources(folders: Sequence[str] = _ENGINE_FOLDERS + _OTHER_FOLDERS) -> list[Path]:
     """Every file whose text can end up in a kernel, sorted."""
-    return sorted(path for folder in _KERNEL_FOLDERS for path in (_ROOT / folder).glob("**/*.py"))
+    return sorted(path for folder in folders for path in (_ROOT / folder).glob("**/*.py"))
 
 
-def _source_hash(lane: Lane) -> str:
+def _source_hash(lane: Lane, folders: Sequence[str] = _ENGINE_FOLDERS) -> str:
     digest = hashlib.sha256()
     digest.update(f"{importlib.metadata.version('numba')} {lane}".encode())
-    for path in kernel_sources():
+    for path in kernel_sources(folders):
         digest.update(path.relative_to(_ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:20]
 
@@ -74,6 +80,18 @@ def _usable_cache(lane: Lane) -> Path:
         path.mkdir(parents=True)
         return path
     _forget_old(base, keep=path)
+    return path
+
+
+@functools.cache
+def cache_of(module: str) -> Path:
+    """Where the machine code of a module's kernels is kept; only where there is a cache."""
+    assert CACHE_DIR is not None
+    if module.startswith(tuple(f"vionet.{folder}." for folder in _ENGINE_FOLDERS)):
+        return CACHE_DIR
+    path = CACHE_DIR / "others" / _source_hash(LANE, _OTHER_FOLDERS)
+    path.mkdir(parents=True, exist_ok=True)
+    _forget_old(path.parent, keep=path)
     return path
 
 
