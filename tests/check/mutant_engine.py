@@ -61,9 +61,9 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "the sender's memory is written to",
         "SP-05 SG-19 PK-06",
         BURST,
-        "status = forward(state, work, frame, in_port)\n                if status == HELD:",
-        "status = forward(state, work, frame, in_port)\n                if {on}:\n"
-        "                    scribble(work.seg_hva[0])\n                if status == HELD:",
+        "status = forward(state, work, frame, in_port)\n",
+        "status = forward(state, work, frame, in_port)\n        if {on}:\n"
+        "            scribble(work.seg_hva[0])\n",
     ),
     one(
         "the descriptor table is written to",

@@ -8,7 +8,7 @@ from vionet.bench import page, suite
 
 
 def test_page_shows_the_newest_results() -> None:
-    """The measured parts of the page are those of the newest document, or say that there is none."""
+    """The measured parts of the page are the newest document's, or say that there is none."""
     newest = suite.Place(ROOT / "bench" / "results", ROOT / "docs").newest()
     document = json.loads(newest.read_text()) if newest else {"benches": {}}
     text = (ROOT / "docs" / "performance.md").read_text()
