@@ -44,11 +44,7 @@ SEGMENTATION: Final = virtio.mask(
 )
 # What every guest port offers; nobody can switch these off.
 FIXED: Final = virtio.mask(
-    [
-        virtio.VIRTIO_F_VERSION_1,
-        virtio.VIRTIO_F_ANY_LAYOUT,
-        virtio.VHOST_USER_F_PROTOCOL_FEATURES,
-    ]
+    [virtio.VIRTIO_F_VERSION_1, virtio.VIRTIO_F_ANY_LAYOUT, virtio.VHOST_USER_F_PROTOCOL_FEATURES]
 )
 _LAYOUT: Final = virtio.mask(
     [

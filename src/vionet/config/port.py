@@ -113,7 +113,6 @@ _OPTIONS: Final = {
     "address": _Option(option.address, _TAP, fixed=_MADE),
     "fd": _Option(option.fd, _TAP, fixed=_MADE),
 }
-CHANGEABLE: Final = tuple(name for name, entry in _OPTIONS.items() if not entry.fixed)
 _REPEATABLE: Final = ("address",)
 _SWITCHES: Final = {"on": True, "off": False}  # values of a flag that is changed
 _EXAMPLES: Final = {

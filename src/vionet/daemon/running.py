@@ -41,11 +41,7 @@ class Pluggable(Protocol):
 class Running:
     """One fabric and its ports."""
 
-    def __init__(
-        self,
-        config: FabricConfig,
-        plugs: Pluggable,
-    ) -> None:
+    def __init__(self, config: FabricConfig, plugs: Pluggable) -> None:
         self.config = config
         self._plugs = plugs
         self._live = plugs.live

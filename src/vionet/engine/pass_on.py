@@ -30,37 +30,18 @@ from vionet.engine.parse import IPV4_LE
 from vionet.engine.receive import AHEAD, SPECIAL, WRITABLE, use_one_packed
 from vionet.engine.seal import write_header
 from vionet.engine.split import available, head_at, used_entry
-from vionet.engine.status import (
-    CSUM_ELIDED,
-    OK,
-    Action,
-    Csum,
-    FabricKind,
-    PortKind,
-)
+from vionet.engine.status import CSUM_ELIDED, OK, Action, PortKind
 from vionet.engine.tell import touch
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.raw import load_acquire_i64, load_i64, load_u16, prefetch
-from vionet.spec.packet import (
-    ETH_HLEN,
-    IPPROTO_UDP,
-    TCP_CSUM_OFF,
-    UDP_CSUM_OFF,
-)
+from vionet.spec.packet import ETH_HLEN, IPPROTO_UDP, TCP_CSUM_OFF, UDP_CSUM_OFF
 from vionet.spec.virtio_net import VIRTIO_NET_HDR_F_NEEDS_CSUM
 
-GROUP = 1 << 40
 GUEST = int(PortKind.GUEST)
-STREAM = int(PortKind.STREAM)
-SWITCH = int(FabricKind.SWITCH)
-NONE = int(Csum.NONE)
-PARTIAL = int(Csum.PARTIAL)
-UNKNOWN = int(Csum.UNKNOWN)
 PASS = int(Action.PASS)
 PASS_PARTIAL = int(Action.PASS_PARTIAL)
 FILL = int(Action.FILL)
 VERIFY = int(Action.VERIFY)
-NOT_PLAIN = -1
 NEEDS_CSUM = VIRTIO_NET_HDR_F_NEEDS_CSUM
 
 

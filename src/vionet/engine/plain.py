@@ -15,14 +15,7 @@ from vionet.engine.checksum import seed_of
 from vionet.engine.fdb import REFRESH_NS, find, lookup, owner, slot_of
 from vionet.engine.forward import claim
 from vionet.engine.guest import U16, U32
-from vionet.engine.layout import (
-    HEAD_LEN,
-    SLOT_LEN,
-    STATE,
-    WORK,
-    State,
-    Work,
-)
+from vionet.engine.layout import HEAD_LEN, SLOT_LEN, STATE, WORK, State, Work
 from vionet.engine.parse import IPV4_LE, IPV6_LE, dhcp_port, swap16
 from vionet.engine.pass_on import pass_on
 from vionet.engine.plan import plan
@@ -33,7 +26,6 @@ from vionet.engine.status import (
     PAYLOAD_BYTES_COPIED,
     RX_BYTES,
     RX_FRAMES,
-    Action,
     Csum,
     FabricKind,
     PortKind,
@@ -59,10 +51,6 @@ SWITCH = int(FabricKind.SWITCH)
 NONE = int(Csum.NONE)
 PARTIAL = int(Csum.PARTIAL)
 UNKNOWN = int(Csum.UNKNOWN)
-PASS = int(Action.PASS)
-PASS_PARTIAL = int(Action.PASS_PARTIAL)
-FILL = int(Action.FILL)
-VERIFY = int(Action.VERIFY)
 NOT_PLAIN = -1
 NEEDS_CSUM = VIRTIO_NET_HDR_F_NEEDS_CSUM
 

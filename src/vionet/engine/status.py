@@ -1,35 +1,20 @@
 """The engine's vocabulary: ledger keys, drop reasons, and the small codes kept in records.
 
 Each list's order is the index that kernels use; the strings are what people see in `status`, in
-logs and in docs.  A drop reason is the same word everywhere.
+logs and in docs: the constants' own names.  A drop reason is the same word everywhere.
 """
 
 from enum import IntEnum
 from typing import Final
 
+
+def _words(first: str, last: str) -> tuple[str, ...]:
+    """The constants of this module from `first` to `last`, in the words that people see."""
+    names = list(globals())
+    return tuple(name.lower() for name in names[names.index(first) : names.index(last) + 1])
+
+
 # --- the ledger: stable keys (docs/ledger.md) -------------------------------------------------
-LEDGER_KEYS: Final = (
-    "tx_frames",
-    "tx_bytes",
-    "rx_frames",
-    "rx_bytes",
-    "csum_elided",
-    "csum_filled",
-    "csum_unfilled",
-    "csum_verified",
-    "csum_bad",
-    "pseudo_header_repaired",
-    "gso_passed",
-    "gso_segmented",
-    "segments",
-    "header_bytes",
-    "payload_bytes_copied",
-    "payload_bytes_summed",
-    "kicks",
-    "calls",
-    "calls_suppressed",
-    "wakeups",
-)
 (
     TX_FRAMES,
     TX_BYTES,
@@ -51,64 +36,13 @@ LEDGER_KEYS: Final = (
     CALLS,
     CALLS_SUPPRESSED,
     WAKEUPS,
-) = range(len(LEDGER_KEYS))
+) = range(20)
+LEDGER_KEYS: Final = _words("TX_FRAMES", "WAKEUPS")
 
 # --- drop reasons -----------------------------------------------------------------------------
 # Index 0 means "not dropped", so that a kernel's status is a drop reason or OK.
 OK: Final = 0
-DROP_REASONS: Final = (
-    "",
-    "chain_too_long",
-    "chain_invalid",
-    "descriptor_unmapped",
-    "header_truncated",
-    "frame_too_short",
-    "frame_too_long",
-    "csum_not_negotiated",
-    "gso_not_negotiated",
-    "gso_type_unknown",
-    "gso_size_invalid",
-    "gso_without_csum",
-    "gso_header_mismatch",
-    "gso_too_many_segments",
-    "csum_out_of_frame",
-    "csum_start_in_header",
-    "csum_on_fragment",
-    "csum_on_sctp",
-    "ip_length_invalid",
-    "source_mac_locked",
-    "source_mac_invalid",
-    "ring_disabled",
-    "ring_broken",
-    "rx_ring_full",
-    "rx_ring_stopped",
-    "rx_ring_broken",
-    "rx_chain_invalid",
-    "rx_buffer_too_small",
-    "mtu_exceeded",
-    "destination_mac_locked",
-    "isolated",
-    "no_other_port",
-    "same_port",
-    "fdb_full",
-    "tap_full",
-    "tap_error",
-    "tap_truncated",
-    "interface_full",
-    "interface_error",
-    "interface_truncated",
-    "stream_full",
-    "stream_error",
-    "stream_frame_invalid",
-    "vlan_not_allowed",
-    "vlan_filtered",
-    "address_filtered",
-    "reserved_multicast",
-    "link_down",
-    "queue_unused",
-)
 (
-    _NONE,
     CHAIN_TOO_LONG,
     CHAIN_INVALID,
     DESCRIPTOR_UNMAPPED,
@@ -157,7 +91,8 @@ DROP_REASONS: Final = (
     RESERVED_MULTICAST,
     LINK_DOWN,
     QUEUE_UNUSED,
-) = range(len(DROP_REASONS))
+) = range(1, 49)
+DROP_REASONS: Final = ("", *_words("CHAIN_TOO_LONG", "QUEUE_UNUSED"))
 
 
 class FabricKind(IntEnum):

@@ -15,14 +15,7 @@ told apart, so the session ends.  Its frames are complete by definition: no head
 
 from typing import Final
 
-from vionet.engine.deliver_stream import (
-    EAGAIN,
-    ECONNRESET,
-    EINTR,
-    LEFT,
-    PREFIX_LEN,
-    end_session,
-)
+from vionet.engine.deliver_stream import EAGAIN, ECONNRESET, EINTR, LEFT, PREFIX_LEN, end_session
 from vionet.engine.forward import HELD, forward_read
 from vionet.engine.layout import (
     BURST_MAX,

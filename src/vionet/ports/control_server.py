@@ -12,14 +12,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from vionet.engine.control import (
-    BROKEN,
-    COMMAND_MAX,
-    TAKEN,
-    give_back,
-    new_command,
-    take_command,
-)
+from vionet.engine.control import BROKEN, COMMAND_MAX, TAKEN, give_back, new_command, take_command
 from vionet.engine.layout import VLANS, Port
 from vionet.engine.ring import arm, refresh
 from vionet.ports.control_queue import ControlState, Terms, answer, filters

@@ -37,7 +37,7 @@ from vionet.ports.control_queue import Terms
 from vionet.ports.control_server import ControlServer
 from vionet.ports.offload import GUEST_OFFLOADS, sends_gso, takes_gso, usable
 from vionet.ports.position import NO_POSITIONS, Positions
-from vionet.ports.slot import PortOptions, Slot, accepts_of
+from vionet.ports.slot import Plugged, PortOptions, Slot, accepts_of
 from vionet.spec import vhost_user as vu
 from vionet.spec import virtio, virtio_net
 from vionet.spec.virtio_net import CONFIG_LAYOUT
@@ -72,7 +72,7 @@ _PROTOCOL_FEATURES: Final = virtio.mask(
 _KINDS: Final = ("receiveq", "transmitq")
 
 
-class GuestPort:
+class GuestPort(Plugged):
     """One guest on the fabric; implements `vhost_user.device.Device`."""
 
     def __init__(
@@ -104,19 +104,6 @@ class GuestPort:
     def offered(self) -> int:
         """The features that the next session offers."""
         return self.offer().features
-
-    @property
-    def worker(self) -> int:
-        """Which worker takes its frames."""
-        return self._slot.worker
-
-    def ledger(self) -> dict[str, int]:
-        """The port's counters by their stable keys."""
-        return self._slot.ledger()
-
-    def drops(self) -> dict[str, int]:
-        """Dropped frames by reason."""
-        return self._slot.drops()
 
     @property
     def pairs(self) -> int:

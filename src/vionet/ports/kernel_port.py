@@ -10,14 +10,14 @@ from vionet.engine.layout import Port
 from vionet.engine.status import GSO_ALL, Accepts, Policy, PortKind
 from vionet.ports.interface import Interface
 from vionet.ports.offload import takes_gso
-from vionet.ports.slot import PortOptions, Slot
+from vionet.ports.slot import Plugged, PortOptions, Slot
 from vionet.ports.tap import Tap
 from vionet.spec.virtio_net import VIRTIO_NET_F_GUEST_CSUM
 
 _TAKES_PARTIAL = 1 << VIRTIO_NET_F_GUEST_CSUM
 
 
-class KernelPort(ABC):
+class KernelPort(Plugged, ABC):
     """One tap or interface; owns it."""
 
     state = "attached"
@@ -76,19 +76,6 @@ class KernelPort(ABC):
         with self._slot.hold():
             self._slot.apply(options)
             self._apply()
-
-    @property
-    def worker(self) -> int:
-        """Which worker takes its frames."""
-        return self._slot.worker
-
-    def ledger(self) -> dict[str, int]:
-        """The port's counters by their stable keys."""
-        return self._slot.ledger()
-
-    def drops(self) -> dict[str, int]:
-        """Dropped frames by reason."""
-        return self._slot.drops()
 
     def filter_destination(self, mac: int) -> None:
         """The other end of the wire is locked to `mac`: the kernel keeps back what is not its."""

@@ -32,13 +32,7 @@ from pathlib import Path
 from typing import Final
 
 from vionet.engine.layout import QUEUES_PER_PORT, Queue
-from vionet.engine.packed import (
-    MIRROR_LAP_OFF,
-    MIRROR_LEN,
-    MIRROR_LIVE,
-    MIRROR_SPANS_OFF,
-    recover,
-)
+from vionet.engine.packed import MIRROR_LAP_OFF, MIRROR_LEN, MIRROR_LIVE, MIRROR_SPANS_OFF, recover
 from vionet.vhost_user.ring import Ring
 
 RECORDS_MAX: Final = 128  # of 132 KB, mostly holes: packed rings of one fabric that are recovered

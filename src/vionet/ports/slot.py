@@ -141,6 +141,25 @@ class Slot:
         return dict(zip(DROP_REASONS[1:], counts[1:], strict=True))
 
 
+class Plugged:
+    """What every kind of port says of itself."""
+
+    _slot: Slot
+
+    @property
+    def worker(self) -> int:
+        """Which worker takes its frames."""
+        return self._slot.worker
+
+    def ledger(self) -> dict[str, int]:
+        """The port's counters by their stable keys."""
+        return self._slot.ledger()
+
+    def drops(self) -> dict[str, int]:
+        """Dropped frames by reason."""
+        return self._slot.drops()
+
+
 def accepts_of(takes_partial: bool, policy: Policy) -> Accepts:
     """The decision table's column of a guest (docs/how-it-works.md)."""
     if not takes_partial or policy is Policy.COMPLETE:

@@ -16,14 +16,14 @@ from vionet.engine.deliver_stream import LEFT, OUT_LEN
 from vionet.engine.status import DROP_REASONS, Accepts, PortKind
 from vionet.engine.stream import IN_LEN
 from vionet.jit.record import address_of
-from vionet.ports.slot import PortOptions, Slot
+from vionet.ports.slot import Plugged, PortOptions, Slot
 from vionet.spec.virtio_net import VIRTIO_NET_HDR_LEN
 
 _SEND_BUFFER: Final = 1 << 20  # bytes, or as many as the kernel allows: several large frames
 _PEER_CLOSED: Final = "the peer closed it"
 
 
-class StreamPort:
+class StreamPort(Plugged):
     """One stream; owns the connected socket."""
 
     features = offered = 0
@@ -87,19 +87,6 @@ class StreamPort:
         with self._slot.hold():
             self._slot.apply(options)
             self._slot.record.mtu = options.mtu or 0
-
-    @property
-    def worker(self) -> int:
-        """Which worker takes its frames."""
-        return self._slot.worker
-
-    def ledger(self) -> dict[str, int]:
-        """The port's counters by their stable keys."""
-        return self._slot.ledger()
-
-    def drops(self) -> dict[str, int]:
-        """Dropped frames by reason."""
-        return self._slot.drops()
 
     def close(self) -> None:
         """Leave the fabric."""

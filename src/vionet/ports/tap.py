@@ -290,10 +290,7 @@ def _ask(fd: int) -> Findings:
 
 
 def _set_up(
-    name: str,
-    mac: int | None,
-    mtu: int | None,
-    address: Sequence[IPv4Interface | IPv6Interface],
+    name: str, mac: int | None, mtu: int | None, address: Sequence[IPv4Interface | IPv6Interface]
 ) -> None:
     with _explained(name, "cannot be set up"):
         if mac is not None:

@@ -71,7 +71,6 @@ VIRTIO_NET_S_ANNOUNCE: Final = 2
 # mac, status, max_virtqueue_pairs, mtu, speed, duplex, and four fields of RSS
 CONFIG_LAYOUT: Final = struct.Struct("<6sHHHIBBHII")
 SPEED_UNKNOWN: Final = 0xFFFFFFFF
-SPEED_MAX: Final = 0x7FFFFFFF  # spec ERR-02
 DUPLEX_FULL: Final = 1  # spec ERR-01
 DUPLEX_UNKNOWN: Final = 0xFF
 MTU_MIN: Final = 68  # spec CF-06

@@ -19,7 +19,6 @@ from vionet.vhost_user.memory import MemoryMap
 from vionet.vhost_user.request import Refusal
 
 SPLIT_BASE_MAX: Final = 0xFFFF  # a split ring's index is 16 bits (spec VU-32)
-PACKED_BASE_MAX: Final = 0xFFFFFFFF  # two slots with their wrap counters (spec VU-45)
 _SLOT: Final = 0x7FFF
 
 
