@@ -28,11 +28,10 @@ def test_start_is_measured() -> None:
     assert all(figure.value > 0 for figure in result.figures)
 
 
-def test_warm_daemon_has_no_compiler_in_it(run_dir: Path) -> None:
+def test_warm_daemon_has_no_compiler_in_it() -> None:
     """Once the image is there, the process maps LLVM, which links it, and nothing of Numba's."""
-    for name in ("first", "second"):
-        (run_dir / name).mkdir()
-        with Daemon(run_dir / name, 1) as daemon:
+    for _ in range(2):
+        with Daemon(1) as daemon:
             maps = Path(f"/proc/{daemon.process.pid}/maps").read_text()
     assert "libllvmlite" in maps
     assert "/numba/" not in maps
@@ -52,9 +51,9 @@ def declared(folder: str) -> set[str]:
     return found
 
 
-def test_image_has_every_kernel(run_dir: Path) -> None:
+def test_image_has_every_kernel() -> None:
     """A daemon may import any module of the engine: what is not in the image it could not have."""
-    with Daemon(run_dir, 1):
+    with Daemon(1):
         assert CACHE_DIR is not None
         header = json.loads((CACHE_DIR / "image").read_bytes().partition(b"\n")[0])
     kernels = header["objects"].keys() - {"callback"}

@@ -7,10 +7,12 @@ import click
 import pytest
 
 from vionet.bench import dpdk
+from vionet.bench.command import chosen
 from vionet.bench.comparison import Case
 from vionet.bench.ovs import OpenVSwitch
-from vionet.bench.peer import Peer, logged_features, mask_of, other_core
-from vionet.bench.peers import chosen, feature_faults, feature_notes, figures_of
+from vionet.bench.peer import Peer, logged_features, mask_of
+from vionet.bench.peers import feature_faults, feature_notes, figures_of
+from vionet.bench.place import other_core
 from vionet.bench.virtio_user import VirtioUser, bounce
 from vionet.spec import virtio
 from vionet.spec import virtio_net as net

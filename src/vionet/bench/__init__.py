@@ -7,5 +7,7 @@ it measures and returns a `result.Result`.  `goals` has what figures are held ag
 The load, in this order: `layout` (what there is), `driver` (the kernels), `memory` (a guest's
 memory and rings), `frame` (what is sent), `round` (frames offered for a time), `generator` (a load
 at a back-end's sockets, the search for a rate), `relay` (the least that a back-end could do),
-`peer` (back-ends as processes), `distance` (how far apart two cores are).
+`peer` and `daemon` (back-ends as processes), `rivals` (several of them in turns), `distance` (how
+far apart two cores are).  Without processes: `pair` (the engine alone on one core), `simulated`
+(workers and their guests).
 """

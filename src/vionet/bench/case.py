@@ -9,7 +9,7 @@ import struct
 from dataclasses import replace
 from typing import Final
 
-from vionet.bench.frame import Csum, build_frame, mac_of, ones_sum
+from vionet.bench.frame import TCP, Csum, build_frame, lower_layers, ones_sum
 from vionet.bench.pair import HDR_LEN, Case
 from vionet.engine.status import Accepts, FabricKind
 from vionet.spec.virtio_net import VIRTIO_NET_HDR_F_NEEDS_CSUM, NetHeader
@@ -153,18 +153,16 @@ def fill(size: int, chains: int, working_set: int) -> list[Case]:
 
 def _tcp(n: int, payload: bytes, csum: Csum, last: bool) -> bytes:
     """Segment `n` of the large frame, or all of it, with its own headers and sum."""
-    addresses = bytes((192, 0, 2, 1, 192, 0, 2, 2))
-    length = 20 + 32 + len(payload)
-    ip = struct.pack("!BBHHHBBH", 0x45, 0, length, 1 + n, 0x4000, 64, 6, 0)
-    ip = ip[:10] + struct.pack("!H", ones_sum(ip + addresses) ^ 0xFFFF) + addresses
+    length = 20 + 12 + len(payload)
+    lower, pseudo = lower_layers(0, TCP, length, 1 + n, 0x4000)
     flags = 0x18 if last else 0x10
     tcp = struct.pack("!HHIIBBHHH", 7000, 7001, 1 + n * SEGMENT, 1, 0x80, flags, 500, 0, 0)
     tcp += bytes(12)
-    value = ones_sum(addresses + struct.pack("!BBH", 0, 6, length - 20))
+    value = ones_sum(pseudo)
     if csum is Csum.COMPLETE:
         value = ones_sum(struct.pack("!H", value) + tcp + payload) ^ 0xFFFF
     tcp = tcp[:16] + struct.pack("!H", value) + tcp[18:]
-    return mac_of(1) + mac_of(0) + b"\x08\x00" + ip + tcp + payload
+    return lower + tcp + payload
 
 
 def segment(chains: int, working_set: int) -> list[Case]:

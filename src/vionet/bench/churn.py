@@ -12,20 +12,18 @@ beside, for what the machine itself brings about.
 """
 
 import os
-import tempfile
-import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Final
 
+from vionet.bench.clock import now_ns
 from vionet.bench.command import Common, bench_command, progress
 from vionet.bench.daemon import Daemon, open_guest
 from vionet.bench.frame import Csum, build_frame
-from vionet.bench.peer import REAL_TIME_PRIORITY
-from vionet.bench.pulse import PULSE, Pulse, now_ns, pulse, send, take, usleep
-from vionet.bench.result import Figure, Result, ratios
+from vionet.bench.place import REAL_TIME_PRIORITY, beside
+from vionet.bench.pulse import PULSE, Pulse, pulse, send, take, usleep
+from vionet.bench.result import Figure, Result, compared
 from vionet.check.driver import Port
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.raw import load_acquire_i64
@@ -57,14 +55,14 @@ FLOW = record_type(Flow)
 @kernel(INT, FLOW, PULSE, PULSE)
 def run(flow: Flow, source: Pulse, sink: Pulse) -> int:
     """Send and take until `flow.stop`.  *returns* the number of frames that are under way."""
-    looked = now_ns(source)
+    looked = now_ns(source.clock_hva)
     arrived = looked
     while load_acquire_i64(flow.stop_hva) == 0:
         if flow.sent - sink.received < UNDER_WAY:
             send(source)
             flow.sent += 1
         usleep(INTERVAL_US)
-        now = now_ns(source)
+        now = now_ns(source.clock_hva)
         if now - looked > LATE_NS:
             flow.late += 1
             arrived = now
@@ -92,13 +90,9 @@ class Load:
         self.missing = 0
 
         def drive() -> None:
-            os.sched_setaffinity(0, {core})
-            if real_time:
-                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REAL_TIME_PRIORITY))
             self.missing = run(self.flow, *self.ends)
 
-        self._thread = threading.Thread(target=drive)
-        self._thread.start()
+        self._thread = beside(core, drive, real_time)
 
     def longest(self, what: Step) -> tuple[float, int]:
         """The longest gap in ms while `what` is done and a moment after, and late looks."""
@@ -149,10 +143,7 @@ def measure(common: Common) -> Result:
     """Does traffic stand still while ports come and go?"""
     result = Result("churn")
     times = 3 if common.quick else TIMES
-    with (
-        tempfile.TemporaryDirectory(prefix="vionet-bench-") as made,
-        Daemon(Path(made), 3) as daemon,
-    ):
+    with Daemon(3) as daemon:
         # Every thread but the control plane's is a worker.
         for thread in daemon.threads():
             control = thread == daemon.process.pid
@@ -185,10 +176,9 @@ def measure(common: Common) -> Result:
     for kind, rounds in gaps.items():
         medians = tuple(median(values) for values in rounds)
         worst = max(max(values) for values in rounds)
-        ratio = None if kind == NOTHING else ratios(medians, base)
-        against = "" if kind == NOTHING else NOTHING
+        held = () if kind == NOTHING else base
         result.figures += [
-            Figure("longest gap, usual", kind, "ms", medians, ratio, against),
+            compared("longest gap, usual", kind, "ms", medians, held, NOTHING),
             Figure("longest gap, worst", kind, "ms", (worst,)),
         ]
     return result

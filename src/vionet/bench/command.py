@@ -9,7 +9,7 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,16 @@ class Common:
     core: int  # of what is measured
     load_core: int
     real_time: bool  # before all other processes; needs root
+
+
+def chosen(option: str, text: str, among: Sequence[str] = ()) -> list[str]:
+    """The words of a list with commas: some `among` these, or numbers."""
+    words = text.split(",")
+    for word in words:
+        if (word not in among) if among else not word.isdecimal():
+            allowed = f"not one of {', '.join(among)}" if among else "not a number"
+            raise click.BadParameter(f"{word!r} is {allowed}", param_hint=option)
+    return words
 
 
 def progress(text: str) -> None:

@@ -1,25 +1,24 @@
 """Back-ends measured in turns under two loads, and what came of it.
 
-How it works: the back-ends are started and stand still.  In each round every one of them runs
-alone, under our generator with fresh rings; later, again in rounds, under DPDK's own driver,
-which stays attached.  Rates, what was negotiated and what was wrong are kept by case and kind.
+How it works: in each round every one (`rivals`) runs under our generator with fresh rings; later,
+again in rounds, under DPDK's own driver, which stays attached.  Rates, what was negotiated and what
+was wrong are kept by case and kind.
 """
 
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any, Final, NamedTuple
 
-from vionet.bench.command import Common, progress
-from vionet.bench.distance import round_trip_ns
+from vionet.bench.command import Common
 from vionet.bench.generator import Generator, directed
 from vionet.bench.layout import SATURATE
-from vionet.bench.peer import Peer, real_time
+from vionet.bench.peer import Peer
 from vionet.bench.result import Result
+from vionet.bench.rivals import Rivals
 from vionet.bench.round import Setting
 from vionet.bench.virtio_user import VirtioUser
 from vionet.vhost_user.frontend import Closed, Refused
@@ -48,7 +47,7 @@ class Case(NamedTuple):
 
 
 @dataclass
-class Comparison:
+class Comparison(Rivals):
     """Back-ends measured in turns, and what came of it."""
 
     common: Common
@@ -65,38 +64,13 @@ class Comparison:
     )
     features: dict[tuple[str, bool], int] = field(default_factory=dict)  # [kind, foreign]
 
-    def open(self, stack: ExitStack, peer: Peer) -> Peer | None:
-        """A started peer, or None with the reason noted."""
-        try:
-            progress(f"starting {peer.kind}")
-            return stack.enter_context(peer)
-        except RuntimeError as error:
-            self.result.left_out[peer.name] = str(error)
-            return None
-
-    def urgent(self, *peers: Peer) -> AbstractContextManager[None]:
-        """Before all other processes, if that is wanted."""
-        return real_time(*peers) if self.common.real_time else nullcontext()
-
-    def fault(self, text: str) -> None:
-        """Something is wrong; once is enough."""
-        if text not in self.result.faults:
-            self.result.faults.append(text)
-
     # --- our own load -------------------------------------------------------------------------
     def generate(self, peers: Sequence[Peer]) -> None:
         """All rounds of our generator."""
-        distances = []
-        for number in range(self.common.rounds):
-            distances.append(round_trip_ns(self.common.load_core, self.common.core))
-            progress(f"round {number + 1}: core to core and back {distances[-1]:.0f} ns")
+        for _ in self.rounds():
             for peer in peers:
                 with self.attended(peer):
                     self.generate_round(peer)
-        self.result.notes.append(
-            f"core to core and back: {median(distances):.0f} ns "
-            f"({min(distances):.0f} to {max(distances):.0f})"
-        )
 
     @contextmanager
     def attended(self, peer: Peer) -> Iterator[None]:
@@ -121,11 +95,9 @@ class Comparison:
                         done = generator.run(self.seconds, directed(SATURATE, way == "both"))
                     self.rates[case][peer.kind].append(done.rate / 1e6)
                     details = self.details[case, peer.kind]
-                    details["lost"].append(sum(d.lost for d in done.directions))
+                    details["lost"].append(done.lost)
                     details["load_busy"].append(round(done.busy, 3))
-                    if done.wrong or not done.rate:
-                        what = f"{done.wrong} wrong frames" if done.wrong else "no frame came"
-                        self.fault(f"{peer.name}: {case.name}: {what}")
+                    self.check(f"{peer.name}: {case.name}", done, lossless=False)
             self.note_features(peer, False, generator.features)
 
     def note_features(self, peer: Peer, foreign: bool, acknowledged: Sequence[int] = ()) -> None:

@@ -6,8 +6,6 @@ compiled loop then copies them, on a core of one's choice, and does nothing else
 and order are those that the back-end has; so is the number of bytes.
 """
 
-import os
-import threading
 import time
 from pathlib import Path
 from typing import Final
@@ -15,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from vionet.bench.layout import RX, TX
+from vionet.bench.place import beside
 from vionet.bench.round import Rounds
 from vionet.jit import raw
 from vionet.jit.kernel import INT, kernel
@@ -53,20 +52,17 @@ class Copying:
     def rate(self, seconds: float, core: int) -> float:
         """Bytes a second on `core`, after one lap that does not count."""
         found: list[float] = []
-        thread = threading.Thread(target=self._run, args=(seconds, core, found))
-        thread.start()
-        thread.join()
+        beside(core, lambda: found.append(self._run(seconds))).join()
         return found[0]
 
-    def _run(self, seconds: float, core: int, found: list[float]) -> None:
-        os.sched_setaffinity(0, {core})
+    def _run(self, seconds: float) -> float:
         copy_pieces(address_of(self.table), len(self.table))
         start = now = time.perf_counter()
         total = 0
         while not total or now - start < seconds:
             total += copy_pieces(address_of(self.table), len(self.table))
             now = time.perf_counter()
-        found.append(total / (now - start))
+        return total / (now - start)
 
 
 def _pieces(load: Rounds, end: int) -> list[tuple[int, int, int]]:

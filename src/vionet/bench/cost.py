@@ -23,9 +23,10 @@ from vionet.bench import case as cases
 from vionet.bench.command import Common, bench_command, progress
 from vionet.bench.copying import last_level_cache
 from vionet.bench.pair import Case, Pair, copy_frames
+from vionet.bench.place import placed
 from vionet.bench.result import Figure, Result
 from vionet.bench.stage import STAGES, walk
-from vionet.bench.turns import core, take_turns
+from vionet.bench.turns import take_turns
 
 SIZES: Final = (64, 1500)
 FILL_SIZES: Final = {"1500 B": 1500, "9000 B": 9000, "64 KB": 65535}
@@ -138,7 +139,7 @@ def measure(common: Common) -> Result:
     ]
     if common.quick:
         beyond = 4 << 20
-    with core(common):
+    with placed(common.core, common.real_time):
         call_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         for size in SIZES:
             stages(result, common, size, call_fd)

@@ -6,26 +6,24 @@ posted.  What the kernel knows of the process is read from /proc: processor time
 each thread, memory by mapping.
 """
 
-import json
-import os
 import re
 import select
-import socket
 import subprocess
-import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from vionet.bench.peer import REAL_TIME_PRIORITY, STOP_TIMEOUT
+from vionet.bench.guest.process import Program
+from vionet.bench.ours import ask, ports_of, vionet
+from vionet.bench.peer import START_TIMEOUT
+from vionet.bench.place import REAL_TIME_PRIORITY, threads_of
 from vionet.check.driver import Port
 from vionet.spec import virtio
 from vionet.spec import virtio_net as net
 from vionet.vhost_user.guest_memory import GuestMemory
 
-START_S: Final = 300.0  # a cold start compiles
-ASK_S: Final = 20.0
 MEMORY_LEN: Final = 1 << 20  # of one guest
 RING: Final = 64
 BUFFERS: Final = 32
@@ -61,11 +59,10 @@ class Memory:
 
 
 class Daemon:
-    """A `vionet switch` process."""
+    """A `vionet switch` process, with a folder of its own for as long as it runs."""
 
     def __init__(
         self,
-        folder: Path,
         guests: int,
         *extra: str,
         core: int | None = None,
@@ -76,27 +73,23 @@ class Daemon:
 
         `core` is all that it may run on.
         """
-        self.folder = folder
-        self.paths = [folder / f"{i}.sock" for i in range(guests)]
-        self.log = folder / "log"
+        self.made = tempfile.TemporaryDirectory(prefix="vionet-bench-")
+        self.folder = Path(self.made.name)
+        self.paths = [self.folder / f"{i}.sock" for i in range(guests)]
         self.guests: list[Port] = []
         ports = [f"p{i}=guest:{path}" for i, path in enumerate(self.paths)]
-        argv = [sys.executable, "-m", "vionet", "switch", "--control", self.control, *ports, *extra]
-        environment = dict(os.environ) | ({"VIONET_CACHE_DIR": str(cache)} if cache else {})
+        place = ["chrt", "--fifo", str(REAL_TIME_PRIORITY)] if real_time else []
+        place += [] if core is None else ["taskset", "-c", str(core)]
+        argv = [*place, *vionet("switch", self.control, [*ports, *extra])]
+        env = {"VIONET_CACHE_DIR": str(cache)} if cache else None
         before = time.monotonic()
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                argv,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=environment,
-                preexec_fn=lambda: _place(core, real_time),
-            )
-        try:
-            self._wait()
-        except BaseException:
+        self.process = Program(argv, self.folder / "log", stdout=subprocess.PIPE, env=env)
+        out = self.process.process.stdout
+        assert out is not None
+        if not select.select([out], [], [], START_TIMEOUT)[0] or out.readline() != b"ready\n":
+            lines = self.process.output().strip().splitlines() or ["it said nothing"]
             self.close()
-            raise
+            raise RuntimeError(f"vionet switch did not start: {lines[-1]}")
         self.seconds = time.monotonic() - before
 
     def __enter__(self) -> Self:
@@ -110,26 +103,13 @@ class Daemon:
         """The path of its control socket."""
         return str(self.folder / "control")
 
-    def _wait(self) -> None:
-        out = self.process.stdout
-        assert out is not None
-        if not select.select([out], [], [], START_S)[0] or out.readline() != b"ready\n":
-            lines = self.log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise RuntimeError(f"vionet switch did not start: {lines[-1]}")
-
     def close(self) -> None:
         """Detach all guests and end it."""
         for guest in self.guests:
             guest.close()
         self.guests.clear()
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(STOP_TIMEOUT)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        self.process.kill()
+        self.made.cleanup()
 
     def attach(self, number: int) -> Port:
         """A driver at a port, with all rings set up; it stays until the daemon is closed."""
@@ -138,22 +118,12 @@ class Daemon:
         return guest
 
     def ask(self, request: str, **members: object) -> dict[str, Any]:
-        """What its control socket answers (docs/control.md); RuntimeError with what it refuses."""
-        line = json.dumps({"version": 1, "request": request} | members)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-            client.settimeout(ASK_S)
-            client.connect(self.control)
-            client.sendall(line.encode() + b"\n")
-            with client.makefile("rb") as answers:
-                answer: dict[str, Any] = json.loads(answers.readline())
-        if "error" in answer:
-            raise RuntimeError(f"vionet refused {request}: {answer['error']}")
-        return answer
+        """What its control socket answers."""
+        return ask(self.control, request, **members)
 
     def ports(self) -> dict[str, dict[str, Any]]:
         """What its status says, by port."""
-        (fabric,) = self.ask("status")["status"]["fabrics"]
-        return {port["name"]: port for port in fabric["ports"]}
+        return ports_of(self.control)
 
     def faults(self) -> list[str]:
         """What is not as the attached guests believe."""
@@ -170,7 +140,7 @@ class Daemon:
     # --- what the kernel says -------------------------------------------------------------------
     def threads(self) -> list[int]:
         """The ids of its threads, the control plane's first."""
-        return sorted(int(task.name) for task in Path(f"/proc/{self.process.pid}/task").iterdir())
+        return threads_of(self.process.pid)
 
     def usage(self) -> Usage:
         """Processor time and switches so far."""
@@ -198,19 +168,11 @@ class Daemon:
         return Memory(own, shared)
 
 
-def open_guest(path: Path, features: int = FEATURES, size: int = RING) -> Port:
+def open_guest(path: Path) -> Port:
     """A driver whose rings are ready; it says nothing by itself."""
-    guest = Port.open(path, features, memory=GuestMemory((MEMORY_LEN,)), size=size)
+    guest = Port.open(path, FEATURES, memory=GuestMemory((MEMORY_LEN,)), size=RING)
     try:
         return guest.start(BUFFERS)
     except BaseException:
         guest.close()
         raise
-
-
-def _place(core: int | None, real_time: bool) -> None:
-    """Put this process on a core, and before others."""
-    if core is not None:
-        os.sched_setaffinity(0, {core})
-    if real_time:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REAL_TIME_PRIORITY))

@@ -4,13 +4,12 @@ A virtual machine's cores may be moved by its host while it runs, and every figu
 that share rings moves with them (a factor of two was seen).  So it is measured with each run.
 """
 
-import os
-import threading
 import time
 from typing import Final
 
 import numpy as np
 
+from vionet.bench.place import beside, place
 from vionet.jit import raw
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.record import Ints, address_of
@@ -48,13 +47,11 @@ def round_trip_ns(core: int, other: int) -> float:
     first, second = address_of(lines), address_of(lines) + 256
 
     def answer() -> None:
-        os.sched_setaffinity(0, {other})
         for _ in range(TRIES):
             pong(second, first, ROUNDS)
 
-    thread = threading.Thread(target=answer)
-    os.sched_setaffinity(0, {core})
-    thread.start()
+    place(core)
+    thread = beside(other, answer)
     least = float("inf")
     for _ in range(TRIES):
         start = time.perf_counter_ns()

@@ -70,11 +70,6 @@ def _change_pool(pages: int) -> None:
         POOL.write_text(str(max(_number(POOL) + pages, 0)))
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """For a DPDK process that may leave nothing outside `folder`."""
-    return {"RUNTIME_DIRECTORY": str(folder)}
-
-
 def eal_arguments(prefix: str, driver: str) -> list[str]:
     """DPDK's own arguments, but for cores and memory, which Open vSwitch has other words for."""
     libraries = ("-d", f"librte_net_{driver}.so", "-d", POOL_DRIVER)

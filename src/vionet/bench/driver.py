@@ -21,24 +21,13 @@ Trust: the back-end is measured, not fought.  Its ids are masked, so that no acc
 memory; its lengths are compared with what was sent.
 """
 
-from typing import Final
-
 from vionet.bench.arrival import LOW, take_buffer
+from vionet.bench.clock import SECOND_NS, now_ns
 from vionet.bench.driver_packed import kick_packed, offer_burst_packed, take_burst_packed
 from vionet.bench.layout import BURST, END, LOAD, RING, RX, SATURATE, TX, End, Load, Ring
 from vionet.jit import libc, raw
 from vionet.jit.kernel import INT, kernel
 from vionet.spec.virtio import VRING_USED_F_NO_NOTIFY
-
-CLOCK_MONOTONIC: Final = 1
-SECOND_NS: Final = 1_000_000_000
-
-
-@kernel(INT, LOAD, inline=True)
-def now_ns(load: Load) -> int:
-    """The monotonic clock."""
-    libc.clock_gettime(CLOCK_MONOTONIC, load.clock_hva)
-    return load.clock[0] * SECOND_NS + load.clock[1]  # type: ignore[no-any-return]
 
 
 @kernel(INT, END, RING, INT, inline=True)
@@ -183,7 +172,7 @@ def take_turn(load: Load, elapsed_ns: int) -> int:
 def run(load: Load, duration_ns: int) -> int:
     """Drive both ends for `duration_ns` from now.  Returns how many entries were moved."""
     total = 0
-    start = now_ns(load)
+    start = now_ns(load.clock_hva)
     now = start
     ready = start
     while now - start < duration_ns:
@@ -195,8 +184,7 @@ def run(load: Load, duration_ns: int) -> int:
             moved = take_turn(load, now - start)
         total += moved
         then = now
-        now = now_ns(load)
-        load.gap_ns = max(load.gap_ns, now - then)
+        now = now_ns(load.clock_hva)
         if moved:
             load.busy_ns += now - then
     load.elapsed_ns = now - start

@@ -5,20 +5,19 @@ case there is the rate of a closed loop, and of some the highest paced rate with
 arrives under overload, both as ratios to the first.  Large frames are held against `memcpy`.
 """
 
-import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 import click
 
-from vionet.bench.command import Common, bench_command
+from vionet.bench.command import Common, bench_command, chosen
 from vionet.bench.frame import GSO_LEN, PLAIN_MAX, Csum
-from vionet.bench.passage import MAIN, NAMES, OURS, RINGS, WAYS, Case, Choice, Passage
-from vionet.bench.peer import KINDS
-from vionet.bench.result import Figure, Result, ratios
+from vionet.bench.passage import MAIN, NAMES, RINGS, WAYS, Case, Choice, Passage
+from vionet.bench.peer import KINDS, OURS
+from vionet.bench.result import Figure, Result, compared
 from vionet.bench.round import FEATURES, Round, Setting
 from vionet.spec import virtio
 
@@ -31,50 +30,32 @@ WHICH: Final = click.Choice(["main", "all", "none"])
 
 def conclude(run: Passage) -> Result:
     """All figures, in the order of the cases."""
-    where = f"{min(run.distances):.0f} to {max(run.distances):.0f} ns"
-    run.result.notes.insert(0, f"core to core and back: {where}")
-    for case in sorted({case for case, _ in run.rounds}):
+    for case in sorted({case for case, _ in run.found}):
         for kind in (*KINDS, "relay"):
-            if (case, kind) in run.rounds:
+            if (case, kind) in run.found:
                 run.result.figures += figures(run, case, kind)
     return run.result
 
 
 def figures(run: Passage, case: Case, kind: str) -> list[Figure]:
     """The rows of one case and one back-end."""
-    done, name = run.rounds[case, kind], NAMES.get(kind, kind)
+    done, name = run.found[case, kind], NAMES.get(kind, kind)
     rates = tuple(r.rate / 1e6 for r in done)
-    base = [r.rate / 1e6 for r in run.rounds.get((case, BASE), ())] if kind in OURS else []
+    base = [r.rate / 1e6 for r in run.found.get((case, BASE), ())] if kind in OURS else []
     copied = run.copied.get((case, kind), [])
+    against = "memcpy" if copied else NAMES[BASE]
     goal = "gso-64k" if case.large and not case.note and kind in OURS else ""
-    found = [
-        Figure(
-            case.name,
-            name,
-            UNIT,
-            rates,
-            ratio=ratios(rates, copied or base),
-            against="memcpy" if copied else NAMES[BASE] if base else "",
-            goal=goal,
-            detail=detail(case, done[-1], rates),
-        )
-    ]
+    said = detail(case, done[-1], rates)
+    found = [compared(case.name, name, UNIT, rates, copied or base, against, goal, said)]
     for what, one in run.extra.get((case, kind), {}).items():
         rate = (one.rate / 1e6,)
+        said = detail(case, one, rate)
         found.append(
-            Figure(
-                case.name,
-                f"{name}, {what}",
-                UNIT,
-                rate,
-                ratio=ratios(rate, rates[-1:]),
-                against=name,
-                detail=detail(case, one, rate),
-            )
+            compared(case.name, f"{name}, {what}", UNIT, rate, rates[-1:], name, detail=said)
         )
     if copied:
-        row = Figure(case.name, "memcpy", UNIT, tuple(copied))
-        found.append(replace(row, detail={"gbit_s": gbit_s(case, row.value)}))
+        said = {"gbit_s": gbit_s(case, median(copied))}
+        found.append(compared(case.name, "memcpy", UNIT, copied, detail=said))
     return found
 
 
@@ -86,7 +67,7 @@ def gbit_s(case: Case, rate: float) -> float:
 def detail(case: Case, done: Round, rates: Sequence[float]) -> dict[str, Any]:
     """What else is known of a row."""
     return {
-        "gbit_s": gbit_s(case, sorted(rates)[len(rates) // 2]),
+        "gbit_s": gbit_s(case, median(rates)),
         "missing": done.missing,
         "load_busy": done.busy,
         "compared": sum(way.compared for way in done.directions),
@@ -106,16 +87,6 @@ def feature_word(changes: Sequence[str]) -> int:
             )
         word = word | 1 << bits[0] if sign == "+" else word & ~(1 << bits[0])
     return word
-
-
-def chosen(option: str, text: str, among: Sequence[str]) -> list[str]:
-    """The words of a list with commas."""
-    words = text.split(",")
-    for word in words:
-        if word not in among:
-            message = f"{word!r} is not one of {', '.join(among)}"
-            raise click.BadParameter(message, param_hint=option)
-    return words
 
 
 def sizes_of(text: str) -> list[int]:
@@ -177,10 +148,8 @@ def command(
         flood=flood,
     )
     run = Passage(common, choice, Result("forward"))
-    if common.core == common.load_core or len(os.sched_getaffinity(0)) < 2:
-        run.result.left_out["everything"] = "needs a second core, for the load"
+    if not run.has_cores():
         return run.result
-    os.sched_setaffinity(0, {common.load_core})
     with tempfile.TemporaryDirectory(prefix="vionet-bench-") as folder:
         run.measure(Path(folder))
     return conclude(run)

@@ -76,7 +76,7 @@ def build_frame(end: int, length: int, csum: Csum) -> tuple[NetHeader, bytes]:
     if length < FRAME_MIN:
         raise ValueError(f"frame of {length} bytes: at least {FRAME_MIN}")
     payload = _payload(length - L4_OFF - UDP_LEN)
-    lower, pseudo = _lower(end, UDP, UDP_LEN + len(payload))
+    lower, pseudo = lower_layers(end, UDP, UDP_LEN + len(payload))
     header = NetHeader()
     udp = struct.pack("!HHHH", 7000, 7001, UDP_LEN + len(payload), 0)
     if csum is Csum.PARTIAL:
@@ -96,7 +96,7 @@ def build_frame(end: int, length: int, csum: Csum) -> tuple[NetHeader, bytes]:
 def build_large(end: int, length: int) -> tuple[NetHeader, bytes]:
     """The header and the TCP frame of `length` bytes, to be cut into segments of GSO_SIZE."""
     payload = _payload(length - L4_OFF - TCP_LEN)
-    lower, pseudo = _lower(end, TCP, TCP_LEN + len(payload))
+    lower, pseudo = lower_layers(end, TCP, TCP_LEN + len(payload))
     tcp = struct.pack("!HHIIBBHHH", 7000, 7001, 1, 1, 0x50, 0x10, 512, ones_sum(pseudo), 0)
     header = NetHeader(
         flags=VIRTIO_NET_HDR_F_NEEDS_CSUM,
@@ -114,10 +114,12 @@ def _payload(length: int) -> bytes:
     return bytes(4) + b"\xff" * 4 + random.Random(length).randbytes(length - 8)
 
 
-def _lower(end: int, protocol: int, l4_len: int) -> tuple[bytes, bytes]:
+def lower_layers(
+    end: int, protocol: int, l4_len: int, number: int = 0, flags: int = 0
+) -> tuple[bytes, bytes]:
     """Ethernet and IPv4 headers, and the pseudo-header of the L4 checksum."""
     source, target = bytes((192, 0, 2, 1 + end)), bytes((192, 0, 2, 2 - end))
-    ip = struct.pack("!BBHHHBBH", 0x45, 0, IPV4_LEN + l4_len, 0, 0, 64, protocol, 0)
+    ip = struct.pack("!BBHHHBBH", 0x45, 0, IPV4_LEN + l4_len, number, flags, 64, protocol, 0)
     ip = ip[:10] + struct.pack("!H", ones_sum(ip + source + target) ^ 0xFFFF) + source + target
     ethernet = mac_of(1 - end) + mac_of(end) + struct.pack("!H", 0x0800)
     return ethernet + ip, source + target + struct.pack("!BBH", 0, protocol, l4_len)

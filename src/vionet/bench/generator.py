@@ -91,10 +91,8 @@ def directed(rate: int, both: bool) -> tuple[int, int]:
     return (rate, rate) if both else (rate, 0)
 
 
-def find_highest(
-    rounds: Rounds, both: bool, seconds: float = 0.15, steps: int = 7, tolerance: float = 0.0
-) -> Round:
-    """The paced round of the highest rate found of which at most `tolerance` is missing.
+def find_highest(rounds: Rounds, both: bool, seconds: float = 0.15, steps: int = 7) -> Round:
+    """The paced round of the highest rate found of which nothing is missing.
 
     A rate that fails is tried a second time: the load itself may have lost its core.
     """
@@ -104,11 +102,11 @@ def find_highest(
     rate = ceiling * 0.9
     for _ in range(steps):
         trial = rounds.run(seconds, directed(int(rate), both))
-        if trial.missing > tolerance:
+        if trial.missing:
             trial = rounds.run(seconds, directed(int(rate), both))
-        if trial.missing <= tolerance:
-            low, best = rate, trial
-        else:
+        if trial.missing:
             high = rate
+        else:
+            low, best = rate, trial
         rate = (low + high) / 2
     return best or trial

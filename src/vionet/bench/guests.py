@@ -27,7 +27,7 @@ from vionet.bench.command import Common, bench_command, progress
 from vionet.bench.guest.console import Console
 from vionet.bench.guest.pair import Machines, Pair
 from vionet.bench.guest.process import ProgramError
-from vionet.bench.result import Figure, Result, ratios
+from vionet.bench.result import Figure, Result, compared
 from vionet.spec import virtio
 
 PRESETS: Final = ("full", "csum", "off")
@@ -132,25 +132,17 @@ def chosen(machines: Machines, quick: bool, result: Result) -> dict[str, list[Bo
             result.left_out[f"{family} guests"] = lack
             continue
         presets = PRESETS[:1] if quick else PRESETS
-        boots: list[Boot] = [partial(_on_vionet, machines, family, preset) for preset in presets]
+        boots: list[Boot] = [partial(machines.on_vionet, family, preset) for preset in presets]
         if quick and family == "QEMU":
             result.left_out["QEMU's sockets"] = "--quick boots two QEMU guests"
         elif family == "QEMU":
-            boots += [partial(_on_netdev, machines, kind) for kind in rivals]
+            boots += [partial(machines.on_netdev, kind) for kind in rivals]
         elif lack := machines.lacking("vde_switch"):
             result.left_out["vde_switch"] = lack
         else:
             boots.append(machines.on_vde)
         found[family] = boots
     return found
-
-
-def _on_vionet(machines: Machines, family: str, preset: str, stack: ExitStack) -> Pair:
-    return machines.on_vionet(stack, family, preset)
-
-
-def _on_netdev(machines: Machines, kind: str, stack: ExitStack) -> Pair:
-    return machines.on_netdev(stack, kind)
 
 
 def boot_all(boots: list[Boot], stack: ExitStack, nice: int, result: Result) -> list[Pair]:
@@ -204,16 +196,10 @@ def figures(pairs: list[Pair]) -> Iterator[Figure]:
                     continue
                 against = rival if rival != pair.subject else ""
                 values = pair.values[test]
-                ratio = ratios(values, subjects[against].values[test]) if against else None
-                yield Figure(
-                    f"{pair.family} {test}",
-                    pair.subject,
-                    unit,
-                    tuple(values),
-                    ratio,
-                    against,
-                    detail=pair.detail.get(test, {}) | {"negotiated": pair.negotiated},
-                )
+                base = subjects[against].values[test] if against else ()
+                name = f"{pair.family} {test}"
+                said = pair.detail.get(test, {}) | {"negotiated": pair.negotiated}
+                yield compared(name, pair.subject, unit, values, base, against, detail=said)
 
 
 @bench_command("guests", rounds=5)

@@ -6,11 +6,8 @@ rest, its processor time and the times that a thread of it slept and woke are re
 which is all that wakes such a daemon; it is shown beside.
 """
 
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Final
 
 import click
@@ -34,12 +31,9 @@ def measure(common: Common, guests: int) -> Result:
     result = Result("idle")
     seconds = QUICK_S if common.quick else SECONDS
     with ExitStack() as stack:
-        made = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vionet-bench-")))
-        nobody = f"c=guest:{made}/nobody.sock,client"
-        silent, seeking = (
-            stack.enter_context(_attached(made / name, guests, result, *extra))
-            for name, extra in (("silent", ()), ("seeking", (nobody,)))
-        )
+        silent = attached(stack, result, guests)
+        nobody = f"c=guest:{silent.folder}/nobody.sock,client"
+        seeking = attached(stack, result, guests, nobody)
         if not come_to_rest(silent):
             result.notes.append(f"it did not come to rest within {REST_MAX_S:g} s")
         for daemon, subject, goals in (
@@ -57,15 +51,13 @@ def measure(common: Common, guests: int) -> Result:
     return result
 
 
-@contextmanager
-def _attached(folder: Path, guests: int, result: Result, *extra: str) -> Iterator[Daemon]:
+def attached(stack: ExitStack, result: Result, guests: int, *extra: str) -> Daemon:
     """A switch whose guests are silent."""
-    folder.mkdir()
-    with Daemon(folder, guests, *extra) as daemon:
-        for number in range(guests):
-            daemon.attach(number)
-        result.faults += daemon.faults()
-        yield daemon
+    daemon = stack.enter_context(Daemon(guests, *extra))
+    for number in range(guests):
+        daemon.attach(number)
+    result.faults += daemon.faults()
+    return daemon
 
 
 def come_to_rest(daemon: Daemon) -> bool:

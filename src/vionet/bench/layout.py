@@ -81,7 +81,6 @@ class Load(Record):
     one_hva: int
     elapsed_ns: int
     busy_ns: int  # spent in turns that moved something
-    gap_ns: int  # the longest time between two looks at the clock: others had the core
     clock: Annotated[Ints, 2]
     one: Annotated[Ints, 1]
     ends: Annotated[Records[End], 2]

@@ -16,20 +16,20 @@ from typing import Annotated, Any, Final
 
 import numpy as np
 
+from vionet.bench.clock import now_ns
 from vionet.bench.frame import mac_of
 from vionet.bench.memory import LINE, buffer_stride
+from vionet.bench.plug import plug_in, start_ring
 from vionet.engine.burst import from_guest
 from vionet.engine.fdb import note, pin
 from vionet.engine.kick import settle
 from vionet.engine.layout import STATE, WORK, State, Work
-from vionet.engine.ring import begin
-from vionet.engine.status import DROP_REASONS, GSO_ALL, LEDGER_KEYS, Accepts, FabricKind, PortKind
+from vionet.engine.status import DROP_REASONS, GSO_ALL, LEDGER_KEYS, Accepts, FabricKind
 from vionet.engine.vlan import VLAN_SHIFT
 from vionet.engine.worker import read_clock
 from vionet.fabric.fabric import prepare_state, prepared_work
 from vionet.jit import raw
 from vionet.jit.kernel import INT, kernel
-from vionet.jit.libc import clock_gettime
 from vionet.jit.record import Bytes, Ints, Record, Records, address_of, allocate, record_type
 from vionet.spec import virtio
 
@@ -45,8 +45,6 @@ WRITE = virtio.VRING_DESC_F_WRITE
 INDIRECT = virtio.VRING_DESC_F_INDIRECT
 AVAIL_BIT = virtio.VRING_PACKED_DESC_F_AVAIL
 USED_BIT = virtio.VRING_PACKED_DESC_F_USED
-FRESH = 1 << 15  # a packed ring's base: slot 0, lap 1
-MONOTONIC = 1
 
 
 class Side(Record):
@@ -137,13 +135,6 @@ def post(side: Side) -> int:
     return side.chains
 
 
-@kernel(INT, LAP)
-def now(lap: Lap) -> int:
-    """Nanoseconds."""
-    clock_gettime(MONOTONIC, lap.clock_hva)
-    return int(lap.clock[0] * 1_000_000_000 + lap.clock[1])
-
-
 @kernel(INT, STATE, WORK, LAP, INT)
 def pump(state: State, work: Work, lap: Lap, laps: int) -> int:
     """Forward so many laps; *returns* the nanoseconds spent in bursts, -1 if one took nothing."""
@@ -151,13 +142,13 @@ def pump(state: State, work: Work, lap: Lap, laps: int) -> int:
     for _ in range(laps):
         left = post(lap.sides[TX])
         post(lap.sides[RX])
-        start = now(lap)
+        start = now_ns(lap.clock_hva)
         while left > 0:
             taken = from_guest(state, work, 0, 1)
             if taken <= 0:
                 return -1
             left -= taken
-        elapsed += now(lap) - start
+        elapsed += now_ns(lap.clock_hva) - start
     return elapsed
 
 
@@ -166,7 +157,7 @@ def copy_frames(state: State, work: Work, lap: Lap, laps: int, length: int, piec
     """memcpy between the same pools, in pieces of one buffer each; *returns* nanoseconds."""
     tx = lap.sides[TX]
     rx = lap.sides[RX]
-    start = now(lap)
+    start = now_ns(lap.clock_hva)
     for _ in range(laps * tx.chains):
         source = tx.pool_hva + tx.stride * tx.buffer
         tx.buffer = tx.buffer + 1 if tx.buffer + 1 < tx.buffers else 0
@@ -176,7 +167,7 @@ def copy_frames(state: State, work: Work, lap: Lap, laps: int, length: int, piec
             rx.buffer = rx.buffer + 1 if rx.buffer + 1 < rx.buffers else 0
             source += piece
             left -= piece
-    return now(lap) - start
+    return now_ns(lap.clock_hva) - start
 
 
 @dataclass(frozen=True)
@@ -240,7 +231,6 @@ class Pair:
     def _lay_out(self, i: int, at: int) -> None:
         """Ring and port `i`, their ring structures from `at` on."""
         case, side = self.case, self.lap.sides[i]
-        queue: Any = self.state.ports[i].queues[1 - i]
         parts = (case.parts or (len(case.sent[0]),)) if i == TX else (case.buffer_len,)
         side.desc_hva, side.avail_hva = at, at + (1 << 14)
         side.packed, side.access = int(case.packed), WRITE if i == RX else 0
@@ -249,21 +239,13 @@ class Pair:
         side.part_len[: len(parts)] = parts
         side.chains = case.chains
         port: Any = self.state.ports[i]
-        port.kind, port.up, port.header_len, port.mergeable = int(PortKind.GUEST), 1, HDR_LEN, 1
-        port.indirect = port.offers_partial = port.n_regions = port.n_pairs = 1
-        port.offers_gso, port.fd = GSO_ALL, -1
-        port.regions[0].gpa = port.regions[0].hva = address_of(self.memory)
-        port.regions[0].region_len = self.memory.nbytes
-        port.mac = int.from_bytes(mac_of(i), "big")
-        for each in port.queues:
-            each.kick_fd = each.call_fd = each.err_fd = -1
-        queue.entries, queue.packed = ENTRIES, int(case.packed)
-        queue.desc_hva, queue.avail_hva, queue.used_hva = at, at + (1 << 14), at + (1 << 15)
-        begin(port, queue, FRESH if case.packed else 0)
-        queue.ready = queue.started = queue.enabled = queue.live = 1
+        where = address_of(self.memory)
+        plug_in(port, HDR_LEN, where, where, self.memory.nbytes)
+        port.offers_gso, port.mac = GSO_ALL, int.from_bytes(mac_of(i), "big")
+        start_ring(port, 1 - i, side, at + (1 << 15), ENTRIES, int(case.packed))
         flags = 1 << 16 if case.packed else 1  # nobody wants to be interrupted
         if case.call_fd >= 0 and i == RX:
-            flags, queue.call_fd = 0, case.call_fd
+            flags, port.queues[1 - i].call_fd = 0, case.call_fd
         self._store(at + (1 << 14), flags.to_bytes(4, "little"))
 
     def configure(self, case: Case) -> None:

@@ -1,7 +1,6 @@
 """Back-ends measured in turns under the same load: what `vionet bench forward` does in a run.
 
-How it works: every back-end is started first and stands still.  Each round measures all of them
-in turn, with fresh rings, so that whatever else the machine does falls on all alike.  The load is
+How it works: each round measures all of them in turn (`rivals`), with fresh rings.  The load is
 a compiled driver with two ports on a core of its own (`driver`), which compares what arrives with
 what it sent.  Three rates are found of a case:
 
@@ -18,27 +17,26 @@ within it.
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from vionet.bench.command import Common, progress
+from vionet.bench.command import Common
 from vionet.bench.copying import Copying, last_level_cache
-from vionet.bench.distance import round_trip_ns
 from vionet.bench.frame import GSO_LEN, PLAIN_MAX, Csum
 from vionet.bench.generator import Generator, directed, find_highest
 from vionet.bench.layout import FLOOD
 from vionet.bench.memory import PAGE
-from vionet.bench.peer import Peer, real_time
+from vionet.bench.peer import OURS, Peer
 from vionet.bench.relay import Yardstick
 from vionet.bench.result import Result
+from vionet.bench.rivals import Rivals
 from vionet.bench.round import LARGE_PARTS, Round, Rounds, Setting
 from vionet.spec import virtio
 from vionet.spec import virtio_net as net
 
 MAIN: Final = (64, 1500, GSO_LEN)  # of which more is found out
-OURS: Final = ("vionet-switch", "vionet-wire")
 NAMES: Final = {"vionet-switch": "switch", "vionet-wire": "wire", "testpmd": "testpmd io"}
 CACHED: Final = "cached"
 WAYS: Final = {"both": True, "one": False}
@@ -94,47 +92,33 @@ class BackEnd(Peer):
 
 
 @dataclass
-class Passage:
+class Passage(Rivals):
     """Back-ends measured in turns, and what came of it."""
 
     common: Common
     choice: Choice
     result: Result
-    rounds: dict[tuple[Case, str], list[Round]] = field(default_factory=lambda: defaultdict(list))
+    found: dict[tuple[Case, str], list[Round]] = field(default_factory=lambda: defaultdict(list))
     extra: dict[tuple[Case, str], dict[str, Round]] = field(
         default_factory=lambda: defaultdict(dict)
     )
     copied: dict[tuple[Case, str], list[float]] = field(default_factory=lambda: defaultdict(list))
-    distances: list[float] = field(default_factory=list)
 
     def measure(self, folder: Path) -> None:
         """Start what there is, run all rounds, end everything."""
         with ExitStack() as stack:
-            kinds = [kind for kind in self.choice.kinds if kind != "relay"]
-            peers = [peer for kind in kinds if (peer := self.open(stack, kind, folder))]
-            for number in range(self.common.rounds):
-                distance = round_trip_ns(self.common.load_core, self.common.core)
-                self.distances.append(distance)
-                progress(f"round {number + 1}: core to core and back {distance:.0f} ns")
-                last = number == self.common.rounds - 1
+            made = [
+                self.open(stack, BackEnd(kind, folder, self.common.core))
+                for kind in self.choice.kinds
+                if kind != "relay"
+            ]
+            peers = [peer for peer in made if peer]
+            for number in self.rounds():
                 for ring in self.choice.rings:
                     for peer in peers:
-                        self.measure_peer(peer, ring, last)
+                        self.measure_peer(peer, ring, number == self.common.rounds - 1)
                 if "relay" in self.choice.kinds:
                     self.measure_relay()
-
-    def open(self, stack: ExitStack, kind: str, folder: Path) -> Peer | None:
-        """A started peer, or None with the reason noted."""
-        try:
-            progress(f"starting {kind}")
-            return stack.enter_context(BackEnd(kind, folder, self.common.core))
-        except RuntimeError as error:
-            self.result.left_out[kind] = str(error)
-            return None
-
-    def urgent(self, peer: Peer | None = None) -> AbstractContextManager[None]:
-        """Before all other processes, if that is wanted."""
-        return real_time(peer) if self.common.real_time else nullcontext()
 
     def settings(self, ring: str) -> Iterator[tuple[Setting, list[int], str]]:
         """How the ports are made for sizes that can share them."""
@@ -190,8 +174,8 @@ class Passage:
             case = Case(size, way, ring, note)
             with self.urgent(peer):
                 done = load.saturate(self.choice.seconds, WAYS[way])
-            self.rounds[case, peer.kind].append(done)
-            self.check(case, peer.kind, done)
+            self.found[case, peer.kind].append(done)
+            self.judge(case, peer.kind, done)
             if last and note != CACHED:
                 self.measure_more(case, peer, load)
             if case.large:
@@ -219,11 +203,11 @@ class Passage:
                 steps = 2 if self.common.quick else 7
                 done = find_highest(load, both, self.choice.seconds, steps)
                 self.extra[case, peer.kind]["no loss"] = done
-                self.check(case, peer.kind, done, lossless=False)
+                self.judge(case, peer.kind, done, lossless=False)
             if chosen[self.choice.flood]:
                 done = load.run(self.choice.seconds, directed(FLOOD, both))
                 self.extra[case, peer.kind]["overload"] = done
-                self.check(case, peer.kind, done, lossless=False)
+                self.judge(case, peer.kind, done, lossless=False)
 
     def measure_relay(self) -> None:
         """The yardstick: what the load could drive at most."""
@@ -234,33 +218,20 @@ class Passage:
                     for way in self.choice.ways:
                         with self.urgent():
                             done = load.saturate(self.choice.seconds, WAYS[way])
-                        self.rounds[Case(size, way, "split"), "relay"].append(done)
+                        self.found[Case(size, way, "split"), "relay"].append(done)
 
     # --- what came of it ----------------------------------------------------------------------
-    def fault(self, text: str) -> None:
-        """Something is wrong; once is enough."""
-        if text not in self.result.faults:
-            self.result.faults.append(text)
-
     def note(self, text: str) -> None:
         """Something to know; once is enough."""
         if text not in self.result.notes:
             self.result.notes.append(text)
 
-    def check(self, case: Case, kind: str, done: Round, lossless: bool = True) -> None:
-        """Were the frames those that were sent, and all of them?"""
-        where = f"{NAMES[kind]}, {case.name}"
-        if done.wrong:
-            self.fault(f"{where}: {done.wrong} frames were not as they were sent")
-        if not done.directions[0].received:
-            self.fault(f"{where}: no frame arrived")
-        if kind not in OURS:
-            return
-        lost = sum(way.lost for way in done.directions)
-        if lost and lossless:
-            self.fault(f"{where}: {lost} frames lost, though there was room for all")
+    def judge(self, case: Case, kind: str, done: Round, *, lossless: bool = True) -> None:
+        """Were the frames those that were sent, and, of ours, all of them?"""
+        where, ours = f"{NAMES[kind]}, {case.name}", kind in OURS
+        self.check(where, done, lossless=lossless and ours)
         arrived = sum(way.sent - way.lost for way in done.directions)
-        if case.large and sum(way.partial for way in done.directions) != arrived:
+        if ours and case.large and sum(way.partial for way in done.directions) != arrived:
             self.fault(f"{where}: large frames came without NEEDS_CSUM")
 
 

@@ -7,25 +7,23 @@ while another is measured: several can be compared in turns within one run witho
 Open vSwitch takes more steps: `ovs`.
 """
 
-import json
 import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from vionet.bench import dpdk
 from vionet.bench.guest.process import Program
+from vionet.bench.ours import ports_of, vionet
+from vionet.bench.place import REAL_TIME_PRIORITY, other_core, threads_of
 from vionet.spec import virtio
 
 START_TIMEOUT: Final = 300.0  # seconds; a cold start of ours compiles, 20 s where nothing else runs
-STOP_TIMEOUT: Final = 5.0
-REAL_TIME_PRIORITY: Final = 10
 TESTPMD_MB: Final = 128
 NAMES: Final = {
     "vionet-wire": "vionet wire",
@@ -74,8 +72,7 @@ class Peer:
             fabric = self.kind.removeprefix("vionet-")
             names = ("a=", "b=") if fabric == "switch" else ("", "")
             ports = [f"{name}guest:{path}" for name, path in zip(names, self.paths, strict=True)]
-            vionet = [sys.executable, "-m", "vionet", fabric, "--control", self.control]
-            return ["taskset", "-c", str(self.core), *vionet, *ports]
+            return ["taskset", "-c", str(self.core), *vionet(fabric, self.control, ports)]
         return dpdk.testpmd_argv(
             f"0@{self.other},1@{self.core}",  # DPDK places its threads itself
             self.memory_mb,
@@ -96,14 +93,6 @@ class Peer:
         if not self.ours:
             dpdk.need_program("dpdk-testpmd", "dpdk-dev")
             dpdk.need_driver("vhost")
-
-    def missing(self) -> str | None:
-        """Why this peer cannot run here, or None."""
-        try:
-            self.need()
-        except dpdk.MissingError as error:
-            return str(error)
-        return None
 
     def start(self) -> None:
         """Start it and wait until it listens; RuntimeError with what is wrong if not."""
@@ -134,7 +123,7 @@ class Peer:
 
     def environment(self) -> dict[str, str]:
         """Of its processes."""
-        return dpdk.environment(self.folder)
+        return {"RUNTIME_DIRECTORY": str(self.folder)}  # DPDK leaves nothing elsewhere
 
     def wait(self, true: Callable[[], bool], timeout: float = START_TIMEOUT) -> None:
         """Wait until something is true while all processes live."""
@@ -152,16 +141,8 @@ class Peer:
     def features(self) -> list[int]:
         """What it says was negotiated at its two sockets: the other end's view."""
         if self.ours:
-            (fabric,) = self.status()["fabrics"]
-            return [mask_of(port["features"]) for port in fabric["ports"]]
+            return [mask_of(port["features"]) for port in ports_of(self.control).values()]
         return logged_features(self.log.read_text(errors="replace"), self.paths)
-
-    def status(self) -> dict[str, Any]:
-        """What `vionet status` says of it."""
-        argv = [sys.executable, "-m", "vionet", "status", "--json", "--control", self.control]
-        done = subprocess.run(argv, stdout=subprocess.PIPE, timeout=START_TIMEOUT, check=True)
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
 
     def pause(self) -> None:
         """Let it stand still."""
@@ -183,11 +164,6 @@ class Peer:
         self.resources.close()
 
 
-def other_core(core: int) -> int:
-    """A core for what is not measured; `core` itself where there is no other."""
-    return next((c for c in sorted(os.sched_getaffinity(0)) if c != core), core)
-
-
 def mask_of(names: Sequence[str]) -> int:
     """The feature word of names."""
     return virtio.mask(virtio.BITS[name] for name in names)
@@ -200,7 +176,7 @@ def logged_features(log: str, paths: Sequence[str]) -> list[int]:
 
 
 @contextmanager
-def real_time(*peers: Peer | None) -> Iterator[None]:
+def real_time(*peers: Peer) -> Iterator[None]:
     """Run this process and `peers` before all others, for measuring on a machine that is shared.
 
     Of a peer only what is confined to its core; this process a little before them, so that it
@@ -209,7 +185,7 @@ def real_time(*peers: Peer | None) -> Iterator[None]:
     """
     priorities = dict.fromkeys(threads_of(os.getpid()), REAL_TIME_PRIORITY + 1)
     for peer in peers:
-        if peer is not None and peer.process is not None:
+        if peer.process is not None:
             for thread in threads_of(peer.process.pid):
                 if os.sched_getaffinity(thread) == {peer.core}:
                     priorities[thread] = REAL_TIME_PRIORITY
@@ -223,8 +199,3 @@ def real_time(*peers: Peer | None) -> Iterator[None]:
         for thread in priorities:
             with suppress(ProcessLookupError):
                 os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
-
-
-def threads_of(pid: int) -> list[int]:
-    """The ids of all threads of a process."""
-    return [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]

@@ -21,12 +21,12 @@ from typing import Any, Final
 import click
 
 from vionet.bench import dpdk
-from vionet.bench.command import Common, bench_command
+from vionet.bench.command import Common, bench_command, chosen
 from vionet.bench.comparison import Case, Comparison
 from vionet.bench.goals import GOALS
 from vionet.bench.ovs import FLOWS, OpenVSwitch
 from vionet.bench.peer import NAMES, OURS, Peer
-from vionet.bench.result import Figure, Result, ratios
+from vionet.bench.result import Figure, Result, compared
 from vionet.spec import virtio
 from vionet.spec import virtio_net as net
 
@@ -52,26 +52,19 @@ def figures_of(
     """The rows of one case: those with a ratio first, then everybody's rate that has none."""
 
     def row(kind: str, against: str = "", goal: str = "") -> Figure:
-        values = tuple(rates[kind])
-        gbit_s = median(values) * case.size * 8 / 1e3
-        return Figure(
-            case.name,
-            NAMES[kind],
-            UNIT,
-            values,
-            ratio=ratios(values, rates[against]) if against else None,
-            against=NAMES.get(against, ""),
-            goal=goal if goal in GOALS and case.way == "both" and not case.foreign else "",
-            detail={"gbit_s": gbit_s, **details.get((case, kind), {})},
-        )
+        values = rates[kind]
+        said = {"gbit_s": median(values) * case.size * 8 / 1e3, **details.get((case, kind), {})}
+        judged = goal if goal in GOALS and case.way == "both" and not case.foreign else ""
+        base, name = rates.get(against, ()), NAMES.get(against, "")
+        return compared(case.name, NAMES[kind], UNIT, values, base, name, judged, said)
 
     found = [
         row(kind, base, goal.format(size=case.size))
         for kind, base, goal in COMPARED
         if kind in rates and base in rates
     ]
-    compared = {figure.subject for figure in found}
-    return found + [row(kind) for kind in rates if NAMES[kind] not in compared]
+    shown = {figure.subject for figure in found}
+    return found + [row(kind) for kind in rates if NAMES[kind] not in shown]
 
 
 def feature_faults(features: Features) -> list[str]:
@@ -120,15 +113,9 @@ def command(
     seconds = QUICK_SECONDS if common.quick else seconds
     with tempfile.TemporaryDirectory(prefix="vionet-bench-") as name, ExitStack() as stack:
         run = Comparison(common, lengths, chosen("--ways", ways, WAYS), seconds, Path(name))
-        if not {common.core, common.load_core} <= os.sched_getaffinity(0) or (
-            common.core == common.load_core
-        ):
-            run.result.left_out["everything"] = (
-                f"cores {common.core} and {common.load_core}: two that exist are needed"
-            )
-            return run.result
         stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {common.load_core})
+        if not run.has_cores():
+            return run.result
         measure(run, stack, wanted, [] if no_virtio_user else VIRTIO_USER)
         for case, rates in run.rates.items():
             run.result.figures += figures_of(case, rates, run.details)
@@ -153,13 +140,3 @@ def measure(
         result.left_out["huge pages for guests"] = str(error)
     run.generate(peers)
     run.bounce([peer for peer in peers if peer.kind in bounced])
-
-
-def chosen(option: str, text: str, among: Sequence[str] = ()) -> list[str]:
-    """The words of a list with commas: some `among` these, or numbers."""
-    words = text.split(",")
-    for word in words:
-        if (word not in among) if among else not word.isdecimal():
-            allowed = f"not one of {', '.join(among)}" if among else "not a number"
-            raise click.BadParameter(f"{word!r} is {allowed}", param_hint=option)
-    return words

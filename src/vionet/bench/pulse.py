@@ -17,8 +17,6 @@ from vionet.jit.kernel import INT, kernel
 from vionet.jit.record import Ints, Record, address_of, allocate, record_type
 from vionet.spec import virtio_net as net
 
-CLOCK_MONOTONIC: Final = 1
-SECOND_NS: Final = 1_000_000_000
 POLLIN: Final = 1
 
 poll = libc._int_function("poll", 3)
@@ -70,13 +68,6 @@ def pulse(port: Port, frame: bytes) -> Pulse:
     end.one_hva, end.room_hva, end.clock_hva = map(address_of, (end.one, end.room, end.clock))
     end.one[0] = 1
     return end
-
-
-@kernel(INT, PULSE)
-def now_ns(end: Pulse) -> int:
-    """The monotonic clock."""
-    libc.clock_gettime(CLOCK_MONOTONIC, end.clock_hva)
-    return end.clock[0] * SECOND_NS + end.clock[1]  # type: ignore[no-any-return]
 
 
 @kernel(INT, PULSE)

@@ -7,14 +7,13 @@ it allows is a ceiling for every real back-end; a peer that comes close to it is
 the load and not against itself.
 """
 
-import os
-import threading
 from typing import Annotated, Final, Self
 
 import numpy as np
 
 from vionet.bench.layout import RX, TX
 from vionet.bench.memory import GuestRing
+from vionet.bench.place import beside
 from vionet.bench.round import Rounds, Setting
 from vionet.jit import raw
 from vionet.jit.kernel import INT, kernel
@@ -62,8 +61,7 @@ class Yardstick(Rounds):
             self.prepare(end, setting.features)
             for kind in (RX, TX):
                 _watch(self.relay.sides[2 * end + kind], self.rings[end][kind])
-        self._thread = threading.Thread(target=self._serve, args=(core,), daemon=True)
-        self._thread.start()
+        self._thread = beside(core, lambda: run_relay(self.relay))
 
     def __enter__(self) -> Self:
         return self
@@ -72,10 +70,6 @@ class Yardstick(Rounds):
         self.relay.stop = 1
         self._thread.join()
         self.release()
-
-    def _serve(self, core: int) -> None:
-        os.sched_setaffinity(0, {core})
-        run_relay(self.relay)
 
 
 def _watch(side: Side, guest_ring: GuestRing) -> None:

@@ -65,6 +65,21 @@ class Result:
         return cls(**{f.name: document[f.name] for f in fields(cls)} | {"figures": figures})
 
 
+def compared(
+    name: str,
+    subject: str,
+    unit: str,
+    values: Sequence[float],
+    base: Sequence[float] = (),
+    against: str = "",
+    goal: str = "",
+    detail: Mapping[str, Any] | None = None,
+) -> Figure:
+    """A figure, held against what `base` has of the same rounds; where that is empty, alone."""
+    held = (ratios(values, base), against, goal) if base else (None, "", "")
+    return Figure(name, subject, unit, tuple(values), *held, detail or {})
+
+
 def ratios(values: Sequence[float], base: Sequence[float]) -> float | None:
     """The median of the ratios round by round; None where there is nothing to compare."""
     found = [value / other for value, other in zip(values, base, strict=False) if other]

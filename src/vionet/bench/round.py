@@ -6,13 +6,14 @@ what came.  `Rounds` has memory, rings and frames; who serves the rings is for t
 a back-end (`generator`) or the yardstick (`relay`).
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from vionet.bench import driver
 from vionet.bench.arrival import LARGE
+from vionet.bench.clock import SECOND_NS
 from vionet.bench.frame import (
     GSO_LEN,
     L4_OFF,
@@ -30,7 +31,6 @@ from vionet.spec import virtio
 from vionet.spec import virtio_net as net
 from vionet.vhost_user.guest_memory import GuestMemory
 
-SECOND_NS: Final = driver.SECOND_NS
 INTERVAL_NS: Final = 1000
 DRAIN_NS: Final = 1_000_000  # after a round, until everything arrived, but at most
 DRAINS_MAX: Final = 200  # times without any: a back-end may have lost its core for as long
@@ -82,11 +82,8 @@ class Direction:
 class Round:
     """One round: both directions, and how the generator itself fared."""
 
-    seconds: float
     directions: tuple[Direction, Direction]  # from A, from B
     busy: float  # share of the time that the generator was at work
-    busy_ns: float  # of its time per frame sent and received
-    gap_ns: int  # the longest that it did not have the core
     kicks: int
 
     @property
@@ -105,9 +102,10 @@ class Round:
         """Frames that were not those expected."""
         return sum(d.wrong for d in self.directions)
 
-    def document(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self) | {"rate": self.rate, "missing": self.missing}
+    @property
+    def lost(self) -> int:
+        """Frames that were sent and never received."""
+        return sum(d.lost for d in self.directions)
 
 
 class Rounds:
@@ -181,18 +179,15 @@ class Rounds:
             for end, rate in zip(load.ends, rates, strict=True):
                 end.rate, end.sample = rate, SAMPLE - 1
                 _forget(end)
-            load.busy_ns = load.gap_ns = 0
+            load.busy_ns = 0
             self._drive(int((warm_up or seconds) * SECOND_NS))
             timed = [int(end.received) for end in load.ends]
-            elapsed, busy, gap = int(load.elapsed_ns), int(load.busy_ns), int(load.gap_ns)
+            elapsed, busy = int(load.elapsed_ns), int(load.busy_ns)
             self._drain()
             warm_up = 0
         return Round(
-            seconds=elapsed / SECOND_NS,
             directions=(self._direction(0, timed, elapsed), self._direction(1, timed, elapsed)),
             busy=busy / elapsed,
-            busy_ns=busy / max(sum(timed), 1),
-            gap_ns=gap,
             kicks=sum(int(end.kicks) for end in load.ends),
         )
 

@@ -14,11 +14,9 @@ Workers are measured without sockets, on as many cores as workers (`simulated`).
 """
 
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import click
@@ -26,9 +24,9 @@ import click
 from vionet.bench.command import Common, bench_command, progress
 from vionet.bench.daemon import Daemon
 from vionet.bench.generator import Generator
-from vionet.bench.peer import real_time
-from vionet.bench.result import Figure, Result, ratios
-from vionet.bench.round import Round, Setting
+from vionet.bench.result import Result, compared
+from vionet.bench.rivals import Rivals
+from vionet.bench.round import Setting
 from vionet.bench.simulated import Crew
 from vionet.engine.layout import FDB_PORT_MAX
 
@@ -54,12 +52,11 @@ class Row:
 
 
 @dataclass
-class Scale:
+class Scale(Rivals):
     """All cases, measured in turns."""
 
     common: Common
     seconds: float
-    folder: Path
     stack: ExitStack
     result: Result = field(default_factory=lambda: Result("scale"))
     rows: list[Row] = field(default_factory=list)
@@ -68,10 +65,7 @@ class Scale:
     def switch(self, name: str, guests: int) -> Daemon:
         """A running switch on the core of what is measured."""
         progress(f"starting a switch: {name}")
-        folder = self.folder / str(len(self.daemons))
-        folder.mkdir()
-        daemon = Daemon(folder, guests, real_time=self.common.real_time)
-        self.stack.enter_context(daemon)
+        daemon = self.stack.enter_context(Daemon(guests, real_time=self.common.real_time))
         self.daemons.append((name, daemon))
         for thread in daemon.threads():
             os.sched_setaffinity(thread, {self.common.core})
@@ -111,31 +105,16 @@ class Scale:
         self.rows.append(Row(known, "addresses", load, goal="addresses"))
 
     # --- rounds -------------------------------------------------------------------------------
-    def measure(self, number: int) -> None:
-        """One round of every case."""
-        progress(f"round {number + 1}")
-        for row in self.rows:
-            row.load.write_frames(SIZE, addresses=row.addresses)
-            row.load.introduce()
-            with self.urgent():
-                done = row.load.saturate(self.seconds, both=True)
-            row.rates.append(done.rate / 1e6)
-            self.check(row.name, done)
-
-    @contextmanager
-    def urgent(self) -> Iterator[None]:
-        """Before all other processes, if that is wanted; switches began so."""
-        with real_time() if self.common.real_time else nullcontext():
-            yield
-
-    def check(self, name: str, done: Round) -> None:
-        """Were the frames those that were sent, and all of them?"""
-        lost = sum(way.lost for way in done.directions)
-        for count, what in ((done.wrong, "were not as they were sent"), (lost, "were lost")):
-            if count:
-                self.result.faults.append(f"{name}: {count} frames {what}")
-        if not done.rate:
-            self.result.faults.append(f"{name}: no frame arrived")
+    def measure(self) -> None:
+        """All rounds of every case."""
+        for _ in self.rounds():
+            for row in self.rows:
+                row.load.write_frames(SIZE, addresses=row.addresses)
+                row.load.introduce()
+                with self.urgent():
+                    done = row.load.saturate(self.seconds, both=True)
+                row.rates.append(done.rate / 1e6)
+                self.check(row.name, done)
 
     def measure_workers(self) -> None:
         """One worker and two, in turns."""
@@ -153,17 +132,11 @@ class Scale:
         finally:
             for crew in crews:
                 crew.close()
-        first = Figure("1 worker", "simulated", UNIT, tuple(rates[0]))
-        both = Figure(
-            "2 workers",
-            "simulated",
-            UNIT,
-            tuple(rates[1]),
-            ratio=ratios(rates[1], rates[0]),
-            against="the first",
-            goal="workers",
-        )
-        self.result.figures += [first, both]
+        base, both = rates
+        self.result.figures += [
+            compared("1 worker", "simulated", UNIT, base),
+            compared("2 workers", "simulated", UNIT, both, base, "the first", "workers"),
+        ]
 
     # --- what came of it ----------------------------------------------------------------------
     def conclude(self) -> None:
@@ -171,18 +144,10 @@ class Scale:
         firsts: dict[str, Row] = {}
         for row in self.rows:
             first = firsts.setdefault(row.group, row)
-            compared = row is not first
+            base = [] if row is first else first.rates
+            said = {"addresses_of_a_port": row.addresses}
             self.result.figures.append(
-                Figure(
-                    row.name,
-                    "switch",
-                    UNIT,
-                    tuple(row.rates),
-                    ratio=ratios(row.rates, first.rates) if compared else None,
-                    against="the first" if compared else "",
-                    goal=row.goal if compared else "",
-                    detail={"addresses_of_a_port": row.addresses},
-                )
+                compared(row.name, "switch", UNIT, row.rates, base, "the first", row.goal, said)
             )
         for name, daemon in self.daemons:
             ports = daemon.ports().values()
@@ -205,19 +170,16 @@ class Scale:
 def command(common: Common, only: tuple[str, ...], seconds: float) -> Result:
     """2 to 64 ports, 2 to 10,000 addresses, 1 and 2 workers."""
     seconds = QUICK_SECONDS if common.quick else seconds
-    with tempfile.TemporaryDirectory(prefix="vionet-bench-") as name, ExitStack() as stack:
-        run = Scale(common, seconds, Path(name), stack)
-        if common.core == common.load_core or len(os.sched_getaffinity(0)) < 2:
-            run.result.left_out["everything"] = "needs a second core"
+    with ExitStack() as stack:
+        run = Scale(common, seconds, stack)
+        if not run.has_cores():
             return run.result
-        os.sched_setaffinity(0, {common.load_core})
         chosen = only or ("ports", "addresses", "workers")
         if "ports" in chosen:
             run.add_ports((PORTS[0], PORTS[-1]) if common.quick else PORTS)
         if "addresses" in chosen:
             run.add_addresses((ADDRESSES[0], ADDRESSES[-1]) if common.quick else ADDRESSES)
-        for number in range(common.rounds):
-            run.measure(number)
+        run.measure()
         run.conclude()
         if "workers" in chosen:
             run.measure_workers()

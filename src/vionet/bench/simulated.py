@@ -8,21 +8,23 @@ each other is what they share: the state block, the forwarding table, the ports'
 Threads: a `Pair`'s load and work belong to its thread while it runs.
 """
 
-import os
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
-from vionet.bench.driver import now_ns, take_turn
+from vionet.bench.clock import now_ns
+from vionet.bench.driver import take_turn
 from vionet.bench.frame import mac_of
 from vionet.bench.layout import LOAD, RX, SATURATE, TX, Load
 from vionet.bench.memory import GuestRing
+from vionet.bench.place import beside
+from vionet.bench.plug import plug_in, start_ring
 from vionet.bench.round import FEATURES, Round, Rounds, Setting
 from vionet.engine.fdb import note
 from vionet.engine.kick import settle
 from vionet.engine.layout import STATE, WORK, State, Work
-from vionet.engine.ring import begin
-from vionet.engine.status import Accepts, FabricKind, PortKind
+from vionet.engine.status import Accepts, FabricKind
 from vionet.engine.worker import PEEK_ROUNDS, enlist, read_clock, serve
 from vionet.fabric.fabric import prepare_state, prepared_work
 from vionet.jit.kernel import INT, kernel
@@ -38,7 +40,7 @@ def forward_and_drive(state: State, work: Work, load: Load, duration_ns: int) ->
     enlist(state, work)
     total = 0
     rounds = 0
-    start = now_ns(load)
+    start = now_ns(load.clock_hva)
     now = start
     while now - start < duration_ns:
         take_turn(load, now - start)
@@ -46,7 +48,7 @@ def forward_and_drive(state: State, work: Work, load: Load, duration_ns: int) ->
             read_clock(work)
         rounds += 1
         total += serve(state, work)
-        now = now_ns(load)
+        now = now_ns(load.clock_hva)
     load.elapsed_ns = now - start
     return total
 
@@ -66,22 +68,12 @@ class Pair(Rounds):
     def _plug_in(self, index: int, rings: tuple[GuestRing, GuestRing]) -> None:
         """Make the port's record, as `ports.guest` does after a front-end's messages."""
         port: Any = self.state.ports[index]
-        port.kind, port.up, port.worker = int(PortKind.GUEST), 1, self.number
-        port.header_len = self.load.ends[index % 2].header_len
-        port.mergeable = port.offers_partial = port.n_pairs = port.tx_pairs = 1
-        port.accepts, port.fd = int(Accepts.UNIFORM), -1
         (region,) = rings[RX].memory.regions
-        port.n_regions = 1
-        port.regions[0].gpa, port.regions[0].hva = region.gpa, region.hva
-        port.regions[0].region_len = region.size
-        for queue in port.queues:
-            queue.kick_fd = queue.call_fd = queue.err_fd = -1
-        for ring, kind in ((RECEIVEQ1, RX), (TRANSMITQ1, TX)):
-            queue, made = port.queues[ring], rings[kind].ring
-            queue.desc_hva, queue.avail_hva = made.desc_hva, made.avail_hva
-            queue.used_hva, queue.entries = made.used_hva, made.entries
-            begin(port, queue, 0)
-            queue.ready = queue.started = queue.enabled = queue.live = 1
+        plug_in(port, self.load.ends[index % 2].header_len, region.gpa, region.hva, region.size)
+        port.worker, port.tx_pairs, port.accepts = self.number, 1, int(Accepts.UNIFORM)
+        for queue, kind in ((RECEIVEQ1, RX), (TRANSMITQ1, TX)):
+            ring = rings[kind].ring
+            start_ring(port, queue, ring, ring.used_hva, ring.entries, 0)
         number = ADDRESSES * self.number
         mac = int.from_bytes(mac_of(index % 2, number), "big")
         note(self.state, mac, index, read_clock(self.work))
@@ -111,20 +103,16 @@ class Crew:
 
     def run(self, seconds: float, cores: Sequence[int]) -> list[Round]:
         """All workers at once, each on its core."""
-        done: list[Round] = []
         together = threading.Barrier(len(self.pairs))
 
-        def work(pair: Pair, core: int) -> None:
-            os.sched_setaffinity(0, {core})
+        def work(pair: Pair) -> None:
             together.wait()
             done.append(pair.run(seconds, (SATURATE, SATURATE)))
 
+        done: list[Round] = []
         threads = [
-            threading.Thread(target=work, args=each)
-            for each in zip(self.pairs, cores, strict=False)
+            beside(core, partial(work, pair)) for pair, core in zip(self.pairs, cores, strict=False)
         ]
-        for thread in threads:
-            thread.start()
         for thread in threads:
             thread.join()
         return done

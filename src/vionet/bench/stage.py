@@ -12,7 +12,8 @@ Invariants: the last depth is the whole path and is compared with the engine's (
 
 from typing import Final
 
-from vionet.bench.pair import LAP, RX, TX, Lap, now, post
+from vionet.bench.clock import now_ns
+from vionet.bench.pair import LAP, RX, TX, Lap, post
 from vionet.engine.deliver_guest import flush
 from vionet.engine.ingress import copy_heads, return_burst, stage_burst
 from vionet.engine.layout import HEAD_LEN, SLOT_LEN, STATE, WORK, State, Work
@@ -81,7 +82,7 @@ def walk(state: State, work: Work, lap: Lap, depth: int, laps: int) -> int:
     for _ in range(laps):
         left = post(lap.sides[TX])
         post(lap.sides[RX])
-        start = now(lap)
+        start = now_ns(lap.clock_hva)
         while left > 0:
             work.n_late = 0
             count = stage_burst(port, queue, work)
@@ -102,6 +103,6 @@ def walk(state: State, work: Work, lap: Lap, depth: int, laps: int) -> int:
             if depth >= PUBLISH:
                 list_ring(work, 0, 1)
                 finish(state, work)
-        elapsed += now(lap) - start
+        elapsed += now_ns(lap.clock_hva) - start
     finish(state, work)
     return elapsed

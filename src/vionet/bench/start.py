@@ -30,31 +30,24 @@ SAYS: Final = "compiling the engine"
 def measure(common: Common, guests: int, cold: bool) -> Result:
     """How long a switch takes to be ready, warm and cold, and how much memory it needs."""
     result = Result("start")
-    with tempfile.TemporaryDirectory(prefix="vionet-bench-") as made:
-        Path(made, "first").mkdir()
-        with Daemon(Path(made, "first"), guests):  # which compiles, where nobody has
-            pass
-        warm = [
-            start(Path(made, f"warm{i}"), guests, common.real_time) for i in range(common.rounds)
-        ]
-        result.figures += _figures("warm", f"{guests} ports", warm, "warm-start")
-        _measure_memory(result, Path(made, "memory"), guests)
-        if common.quick or not cold:
-            result.left_out["cold compile"] = "a quick run" if common.quick else "--no-cold"
-        else:
-            _measure_cold(result, Path(made))
+    with Daemon(guests):  # which compiles, where nobody has
+        pass
+    warm = [start(guests, common.real_time)[:2] for _ in range(common.rounds)]
+    result.figures += _figures("warm", f"{guests} ports", warm, "warm-start")
+    _measure_memory(result, guests)
+    if common.quick or not cold:
+        result.left_out["cold compile"] = "a quick run" if common.quick else "--no-cold"
+    else:
+        _measure_cold(result)
     return result
 
 
-def start(
-    folder: Path, guests: int, real_time: bool, cache: Path | None = None
-) -> tuple[float, float]:
-    """Seconds until a switch is ready, and of processor time in its whole life."""
-    folder.mkdir()
+def start(guests: int, real_time: bool, cache: Path | None = None) -> tuple[float, float, str]:
+    """Seconds until a switch is ready, and of processor time in its whole life; what it said."""
     before = _children()
-    with Daemon(folder, guests, cache=cache, real_time=real_time) as daemon:
-        seconds = daemon.seconds
-    return seconds, _children() - before
+    with Daemon(guests, cache=cache, real_time=real_time) as daemon:
+        seconds, said = daemon.seconds, daemon.process.output()
+    return seconds, _children() - before, said
 
 
 def _figures(kind: str, ports: str, found: list[tuple[float, float]], goal: str) -> list[Figure]:
@@ -71,9 +64,8 @@ def _children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _measure_memory(result: Result, folder: Path, guests: int) -> None:
-    folder.mkdir()
-    with Daemon(folder, guests) as daemon:
+def _measure_memory(result: Result, guests: int) -> None:
+    with Daemon(guests) as daemon:
         for number in range(guests):
             daemon.attach(number)
         result.faults += daemon.faults()
@@ -92,13 +84,13 @@ def _measure_memory(result: Result, folder: Path, guests: int) -> None:
     )
 
 
-def _measure_cold(result: Result, folder: Path) -> None:
+def _measure_cold(result: Result) -> None:
     progress("start: compiling everything")
-    cold = folder / "cold"
-    found = [start(cold, 2, False, folder / "cache")]
-    if SAYS not in (cold / "log").read_text(errors="replace"):
+    with tempfile.TemporaryDirectory(prefix="vionet-bench-") as cache:
+        *found, said = start(2, False, Path(cache))
+    if SAYS not in said:
         result.faults.append("a cold start did not say that it compiles")
-    result.figures += _figures("cold", "2 ports", found, "cold-compile")
+    result.figures += _figures("cold", "2 ports", [(found[0], found[1])], "cold-compile")
 
 
 command = bench_command("start")(measure)

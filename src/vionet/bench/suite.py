@@ -2,7 +2,8 @@
 
 How it works: each bench is a process of its own (`python -m vionet bench NAME --json`), so that
 none finds the memory, the threads or the priority of another; one that fails or does not end is
-reported as such, and the next one runs; when the suite itself is interrupted, what it has is kept.
+reported as such, and the next one runs; when the suite itself is interrupted, what it has is kept,
+and where it has nothing, nothing is written.
 In a checkout the document goes to bench/results/DATE.json
 and the page to docs/performance.md; elsewhere --out says where.  A run of a few benches (--only)
 replaces these in the document of the same day and leaves the others as they are.
@@ -52,7 +53,11 @@ class Place:
 def place(out: Path | None) -> Place:
     """`out`, or the folders of the checkout that one stands in."""
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"bench all: {out}: {error.strerror}; name another folder"
+            raise click.ClickException(message) from None
         return Place(out, out)
     here = Place(Path("bench/results"), Path("docs"))
     if not here.documents.is_dir() or not (here.pages / "performance.md").is_file():
@@ -145,6 +150,8 @@ def _names(only: tuple[str, ...]) -> list[str]:
     wanted = {part.strip() for words in only for part in words.split(",") if part.strip()}
     if unknown := sorted(wanted - BENCHES.keys()):
         raise click.UsageError(f"--only {unknown[0]}: no such bench; use {', '.join(BENCHES)}")
+    if only and not wanted:
+        raise click.UsageError(f"--only {only[0]}: names no bench; use {', '.join(BENCHES)}")
     return [name for name in BENCHES if name in wanted or not wanted]
 
 
@@ -227,7 +234,7 @@ def command(
         signal.signal(signal.SIGTERM, usual)
     known = json.loads(before.read_text("utf-8")) if before and before.exists() else None
     suite = suite_document(known, date, now)
-    if where:
+    if where and (now or render):
         _keep(where, file, suite)
     if as_json:
         click.echo(json.dumps(suite, indent=1, ensure_ascii=False))

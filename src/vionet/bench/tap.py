@@ -25,11 +25,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from vionet.bench import case as cases
+from vionet.bench.clock import now_ns
 from vionet.bench.command import Common, bench_command, progress
 from vionet.bench.frame import Csum
-from vionet.bench.pair import HDR_LEN, LAP, RX, TX, Case, Lap, Pair, now, post, pump
+from vionet.bench.pair import HDR_LEN, LAP, RX, TX, Case, Lap, Pair, post, pump
+from vionet.bench.place import placed
 from vionet.bench.result import Figure, Result
-from vionet.bench.turns import core, take_turns
+from vionet.bench.turns import take_turns
 from vionet.engine.burst import from_tap
 from vionet.engine.layout import FRAME_MAX, HEAD_LEN, STATE, WORK, State, Work
 from vionet.engine.status import GSO_ALL, Accepts, FabricKind, PortKind
@@ -63,7 +65,7 @@ def write_bare(state: State, work: Work, lap: Lap, laps: int, length: int) -> in
     fd = state.ports[1].fd
     elapsed = 0
     for _ in range(laps):
-        start = now(lap)
+        start = now_ns(lap.clock_hva)
         for _ in range(tx.chains):
             hva = tx.pool_hva + tx.stride * tx.buffer
             tx.buffer = tx.buffer + 1 if tx.buffer + 1 < tx.buffers else 0
@@ -74,7 +76,7 @@ def write_bare(state: State, work: Work, lap: Lap, laps: int, length: int) -> in
             work.iov[3] = length - head
             if writev(fd, work.iov_hva, 2 if head < length else 1) != length:
                 return -1
-        elapsed += now(lap) - start
+        elapsed += now_ns(lap.clock_hva) - start
     return elapsed
 
 
@@ -103,14 +105,14 @@ def read_engine(
         if fill(state, work, source_fd, frame_hva, length, left) < 0:
             return -2
         post(rx)
-        start = now(lap)
+        start = now_ns(lap.clock_hva)
         state.ports[0].readable = 1
         while left > 0:
             taken = from_tap(state, work, 0)
             if taken <= 0:
                 return -1
             left -= taken
-        elapsed += now(lap) - start
+        elapsed += now_ns(lap.clock_hva) - start
     return elapsed
 
 
@@ -134,7 +136,7 @@ def read_bare(
     for _ in range(laps):
         if fill(state, work, source_fd, frame_hva, length, n) < 0:
             return -2
-        start = now(lap)
+        start = now_ns(lap.clock_hva)
         for _ in range(n):
             for i in range(pieces):
                 buffer = rx.buffer + i if rx.buffer + i < rx.buffers else rx.buffer + i - rx.buffers
@@ -145,7 +147,7 @@ def read_bare(
                 rx.buffer -= rx.buffers
             if readv(fd, work.iov_hva, pieces) <= 0:
                 return -1
-        elapsed += now(lap) - start
+        elapsed += now_ns(lap.clock_hva) - start
     return elapsed
 
 
@@ -288,7 +290,7 @@ def measure(common: Common) -> Result:
     """A wire between a guest and a tap, against bare system calls."""
     result = Result("tap")
     try:
-        with namespace(), core(common):
+        with namespace(), placed(common.core, common.real_time):
             tap = open_tap(NAME, mtu=MTU)
             try:
                 for size in sizes():

@@ -4,13 +4,10 @@ How it works: each way runs once a round, so that what else the machine does fal
 Ratios are of rates: the other way's time by this one's, round by round.
 """
 
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Final
 
-from vionet.bench.command import Common
 from vionet.bench.result import Figure, Result, ratios
 
 YARDSTICKS: Final = ("memcpy", "bare")  # how the names of those begin that are not vionet
@@ -36,18 +33,3 @@ def take_turns(
         result.figures.append(
             Figure(whole, subject, "ns", tuple(times), ratio, against, goals.get(whole, ""), added)
         )
-
-
-@contextmanager
-def core(common: Common) -> Iterator[None]:
-    """This thread on the core of what is measured."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {common.core})
-    try:
-        if common.real_time:
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-        yield
-    finally:
-        if common.real_time:
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-        os.sched_setaffinity(0, before)

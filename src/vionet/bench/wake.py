@@ -10,23 +10,21 @@ round.  `there and back` goes on with an answer, which finds a switch that has n
 
 import os
 import select
-import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
+from vionet.bench.clock import now_ns
 from vionet.bench.command import Common, bench_command, progress
 from vionet.bench.daemon import Daemon
 from vionet.bench.frame import Csum, build_frame
-from vionet.bench.peer import REAL_TIME_PRIORITY
-from vionet.bench.pulse import PULSE, Pulse, hear, now_ns, pulse, send, take, usleep
-from vionet.bench.result import Figure, Result, ratios
+from vionet.bench.place import beside, placed
+from vionet.bench.pulse import PULSE, Pulse, hear, pulse, send, take, usleep
+from vionet.bench.result import Figure, Result, compared
 from vionet.jit import libc
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.raw import store_i64
@@ -57,13 +55,13 @@ def time_frames(source: Pulse, sink: Pulse, back: int, out_hva: int, count: int)
     """Time `count` frames after silence, with `back` and an answer.  *returns* how many arrived."""
     for i in range(count):
         usleep(IDLE_US)
-        start = now_ns(source)
+        start = now_ns(source.clock_hva)
         arrived = cross(source, sink)
         if arrived and back:
             arrived = cross(sink, source)
         if not arrived:
             return i
-        store_i64(out_hva + 8 * i, now_ns(source) - start)
+        store_i64(out_hva + 8 * i, now_ns(source.clock_hva) - start)
     return count
 
 
@@ -74,12 +72,12 @@ def time_eventfd(
     """The same with two eventfds, `times` to and fro.  *returns* how many came back."""
     for i in range(count):
         usleep(IDLE_US)
-        start = now_ns(end)
+        start = now_ns(end.clock_hva)
         for _ in range(times):
             libc.write(there_fd, end.one_hva, 8)
             if hear(end, here_fd, PATIENCE_MS) == 0:
                 return i
-        store_i64(out_hva + 8 * i, now_ns(end) - start)
+        store_i64(out_hva + 8 * i, now_ns(end.clock_hva) - start)
     return count
 
 
@@ -104,13 +102,7 @@ def echoing(core: int, real_time: bool) -> Iterator[tuple[Pulse, int, int]]:
         end.one[0] = 1
     with select.epoll() as epoll:
         epoll.register(there, select.EPOLLIN | select.EPOLLET)
-
-        def answer() -> None:
-            _place({core}, real_time)
-            echo(theirs, epoll.fileno(), here)
-
-        thread = threading.Thread(target=answer)
-        thread.start()
+        thread = beside(core, partial(echo, theirs, epoll.fileno(), here), real_time)
         try:
             yield ours, there, here
         finally:
@@ -121,33 +113,13 @@ def echoing(core: int, real_time: bool) -> Iterator[tuple[Pulse, int, int]]:
     os.close(here)
 
 
-def _place(cores: set[int], real_time: bool) -> None:
-    """Put the calling thread on a core, before others if wanted."""
-    os.sched_setaffinity(0, cores)
-    if real_time:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REAL_TIME_PRIORITY))
-
-
-@contextmanager
-def placed(core: int, real_time: bool) -> Iterator[None]:
-    """The calling thread on a core, for a while."""
-    before = os.sched_getaffinity(0)
-    _place({core}, real_time)
-    try:
-        yield
-    finally:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-        os.sched_setaffinity(0, before)
-
-
 def measure(common: Common) -> Result:
     """From a driver's kick to the delivery after 10 ms of silence, against a bare eventfd."""
     result = Result("wake")
     tries = TURN if common.quick else TRIES
     samples: Samples = {(kind, ours): [] for kind in KINDS for ours in (True, False)}
     with (
-        tempfile.TemporaryDirectory(prefix="vionet-bench-") as made,
-        Daemon(Path(made), 2, core=common.core, real_time=common.real_time) as daemon,
+        Daemon(2, core=common.core, real_time=common.real_time) as daemon,
         echoing(common.core, common.real_time) as (partner, there, here),
     ):
         ports = [daemon.attach(number) for number in range(2)]
@@ -206,15 +178,11 @@ def _figures(kind: str, samples: Samples) -> list[Figure]:
         ours: {"p99": float(np.percentile(np.concatenate(samples[kind, ours]), 99)) / 1000}
         for ours in medians
     }
-    ratio = ratios(medians[True], medians[False])
     goal = "wake" if kind == KINDS[0] else ""
-    subjects: dict[bool, dict[str, Any]] = {
-        True: {"subject": "vionet switch", "ratio": ratio, "against": "eventfd", "goal": goal},
-        False: {"subject": "eventfd"},
-    }
+    ours, bare = medians[True], medians[False]
     return [
-        Figure(kind, unit="µs", values=medians[ours], detail=detail[ours], **subjects[ours])
-        for ours in (True, False)
+        compared(kind, "vionet switch", "µs", ours, bare, "eventfd", goal, detail[True]),
+        compared(kind, "eventfd", "µs", bare, detail=detail[False]),
     ]
 
 

@@ -4,10 +4,8 @@ How it works: `Machines` knows what is installed and starts guests; a `Pair` is 
 have booted and have addresses, with what joins them.  All ends with the stack that it is given.
 """
 
-import json
 import platform
 import subprocess
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +13,8 @@ from typing import Any, Final
 
 from vionet.bench.guest import initramfs, machine
 from vionet.bench.guest.console import Console
-from vionet.bench.guest.process import Program, call, find, until
+from vionet.bench.guest.process import Program, find, until
+from vionet.bench.ours import ports_of, vionet
 
 BOOT_TIMEOUT: Final = 120.0  # seconds; 2 for User Mode Linux, 5 for QEMU on a machine that is idle
 START_TIMEOUT: Final = 300.0  # of vionet, which may have to compile
@@ -56,9 +55,8 @@ class Pair:
 
     def ports(self) -> list[dict[str, Any]]:
         """What vionet says of its two ports."""
-        command = [sys.executable, "-m", "vionet", "status", "--json"]
-        (fabric,) = json.loads(call(*command, "--control", str(self.control)))["fabrics"]
-        return list(fabric["ports"])
+        assert self.control
+        return list(ports_of(self.control).values())
 
     def ledger(self) -> dict[str, int]:
         """The ledgers of both ports together."""
@@ -119,14 +117,13 @@ class Machines:
         mac = f"52:54:00:00:00:{1 + (name[-1] == 'b'):02x}"
         return machine.qemu(name, socket, self.folder, self.kernel, self._image, mac=mac, **own)
 
-    def on_vionet(self, stack: ExitStack, family: str, preset: str) -> Pair:
+    def on_vionet(self, family: str, preset: str, stack: ExitStack) -> Pair:
         """Two guests on a switch of their own, with what `preset` offers them."""
         names = (f"{family}-{preset}-a", f"{family}-{preset}-b")
         sockets = tuple(self.folder / name for name in names)
         control = self.folder / f"{family}-{preset}.control"
         ports = [f"{p.name[-1]}=guest:{p},offload={preset}" for p in sockets]
-        command = [sys.executable, "-m", "vionet", "switch", "--control", str(control), *ports]
-        switch = Program(command, control.with_suffix(".log"))
+        switch = Program(vionet("switch", control, ports), control.with_suffix(".log"))
         stack.callback(switch.kill)
         switch.await_line("ready\n", START_TIMEOUT)
         pair = self.boot(stack, family, f"vionet {preset}", names, socket=sockets)
@@ -145,7 +142,7 @@ class Machines:
         pair.joint = switch
         return pair
 
-    def on_netdev(self, stack: ExitStack, kind: str) -> Pair:
+    def on_netdev(self, kind: str, stack: ExitStack) -> Pair:
         """Two QEMU guests joined by QEMU's own `-netdev stream` or `dgram`."""
         a, b = self.folder / kind, self.folder / f"{kind}-b"
         netdev = tuple(
