@@ -90,10 +90,11 @@ def test_suite_outside_a_checkout_wants_a_folder(
 
 
 def test_suite_knows_its_benches() -> None:
-    """A name that is none is a usage error."""
-    done = CliRunner().invoke(main, ["bench", "all", "--only", "no-such-bench", "--quick"])
-    assert 2 == done.exit_code
-    assert "--only no-such-bench: no such bench" in done.stderr
+    """A name that is none is a usage error, and so is a list without names."""
+    for words, what in (("no-such-bench", "no-such-bench: no such bench"), (",", ",: names no")):
+        done = CliRunner().invoke(main, ["bench", "all", "--only", words, "--quick"])
+        assert 2 == done.exit_code
+        assert f"--only {what}" in done.stderr
 
 
 def test_failing_bench_is_reported() -> None:
@@ -161,6 +162,30 @@ def test_interrupted_suite_keeps_what_it_has(
     (document,) = tmp_path.glob("*.json")
     assert ["peers"] == list(json.loads(document.read_text())["benches"])
     assert signal.SIG_DFL == signal.getsignal(signal.SIGTERM)
+
+
+def test_suite_interrupted_at_once_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no bench has ended, what an earlier day measured stays on the page."""
+
+    def run_bench(_: str, __: list[str], ___: float) -> dict[str, object]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("not interrupted")
+
+    monkeypatch.setattr(suite, "run_bench", run_bench)
+    done = CliRunner().invoke(main, ["bench", "all", "--out", str(tmp_path)])
+    assert 130 == done.exit_code, done.output
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_suite_wants_a_folder_that_can_be(tmp_path: Path) -> None:
+    """A folder that cannot be made is one line, before anything is measured."""
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "out"
+    done = CliRunner().invoke(main, ["bench", "all", "--quick", "--out", str(out)])
+    assert (1, "") == (done.exit_code, done.stdout)
+    assert f"{out}: Not a directory; name another folder" in done.stderr
 
 
 def test_render_writes_the_page_anew(tmp_path: Path) -> None:
