@@ -127,13 +127,7 @@ def _document(tour: Tour, ports: Sequence[Mapping[str, Any]], seconds: float) ->
         "frames": tour.frames,
         "seconds": round(seconds, 3),
         "guests": [
-            {
-                "name": port["name"],
-                "features": port["features"],
-                "ledger": port["ledger"],
-                "drops": port["drops"],
-            }
-            for port in ports
+            {key: port[key] for key in ("name", "features", "ledger", "drops")} for port in ports
         ],
         "flows": [
             {

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,8 @@ def set_options(
     it, and follows when it attaches again.  Without --control or --fabric the
     fabric that has a port NAME is found.
     """
-    try:
-        path = control or (_named(fabric) if fabric else _found(name))
-        state = set_port(path, name, options)
-    except RequestError as error:
-        raise click.UsageError(str(error)) from None
-    except (ControlError, SocketError) as error:
-        raise Failure(str(error)) from None
+    with _told(RequestError):
+        state = set_port(_asked(control, fabric) or _found(name), name, options)
     click.echo(json.dumps(state, indent=2) if as_json else _line(state))
 
 
@@ -82,19 +78,15 @@ def add(as_json: bool, control: Path | None, fabric: str | None, text: str) -> N
 
     Without --control or --fabric there must be one fabric only.
     """
-    try:
+    with _told(ConfigError):
         config = parse_named(text)
-        path = control or (_named(fabric) if fabric else _only())
+        path = _asked(control, fabric) or _only()
         if config.kind in (Kind.GUEST, Kind.STREAM):  # as seen from here
             before = len(f"{config.name}={config.kind}:")
             text = (
                 text[:before] + f"{Path.cwd() / config.where}" + text[before + len(config.where) :]
             )
         state = add_port(path, text)
-    except ConfigError as error:
-        raise click.UsageError(str(error)) from None
-    except (ControlError, RequestError, SocketError) as error:
-        raise Failure(str(error)) from None
     click.echo(json.dumps(state, indent=2) if as_json else _line(state))
 
 
@@ -106,17 +98,25 @@ def remove(as_json: bool, control: Path | None, fabric: str | None, name: str) -
 
     With --json the port is shown as it was, for the last time.
     """
-    try:
-        state = remove_port(control or (_named(fabric) if fabric else _found(name)), name)
-    except RequestError as error:
-        raise click.UsageError(str(error)) from None
-    except (ControlError, SocketError) as error:
-        raise Failure(str(error)) from None
+    with _told(RequestError):
+        state = remove_port(_asked(control, fabric) or _found(name), name)
     click.echo(json.dumps(state, indent=2) if as_json else f"{name}: removed")
 
 
-def _named(fabric: str) -> Path:
-    return runtime_folder() / f"{fabric}{SUFFIX}"
+@contextmanager
+def _told(mistake: type[Exception]) -> Iterator[None]:
+    """One line for what goes wrong: `mistake` is the person's own, anything else a failure."""
+    try:
+        yield
+    except mistake as error:
+        raise click.UsageError(str(error)) from None
+    except (ControlError, RequestError, SocketError) as error:
+        raise Failure(str(error)) from None
+
+
+def _asked(control: Path | None, fabric: str | None) -> Path | None:
+    """The control socket that the options say; None where it has to be found."""
+    return control or (runtime_folder() / f"{fabric}{SUFFIX}" if fabric else None)
 
 
 def _running() -> Iterator[tuple[Path, dict[str, Any]]]:

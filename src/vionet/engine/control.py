@@ -166,14 +166,6 @@ def read_split(port: Port, queue: Queue, command: Command) -> int:
     return 0
 
 
-@kernel(INT, PORT, QUEUE, COMMAND)
-def read_chain(port: Port, queue: Queue, command: Command) -> int:
-    """Read the chain that was found; *returns* 1 where it is whole and in order."""
-    if queue.packed:
-        return read_packed(port, queue, command)
-    return read_split(port, queue, command)
-
-
 @kernel(INT, QUEUE, COMMAND)
 def find_split(queue: Queue, command: Command) -> int:
     """Where the next chain of a split ring begins; *returns* as `take_command`."""
@@ -212,7 +204,9 @@ def take_command(port: Port, queue: Queue, command: Command) -> int:
         return found
     command.length = 0
     command.ack_hva = 0
-    if not read_chain(port, queue, command):
+    packed = queue.packed
+    whole = read_packed(port, queue, command) if packed else read_split(port, queue, command)
+    if not whole:
         command.ack_hva = 0
     return TAKEN
 

@@ -14,6 +14,7 @@ asked for only while the port is full.  SIGPIPE is ignored, as Python sets it at
 Trust: the peer can close at any moment and read as slowly as it likes; it is owed nothing more.
 """
 
+from errno import EAGAIN, ECONNRESET, EINTR, EPIPE
 from typing import Final
 
 from vionet.engine.checksum import sum_piece
@@ -39,10 +40,6 @@ PREFIX_LEN: Final = 4
 OUT_LEN: Final = 262144  # bytes of the send buffer: a frame of 64 KiB in the smallest segments
 FILL = int(Action.FILL)
 LEFT: Final = -1  # Port.ended: the peer closed
-EINTR = 4
-EAGAIN = 11
-EPIPE = 32
-ECONNRESET = 104
 EPOLL_CTL_MOD = 3
 EPOLLIN_ET = 1 | 1 << 31
 EPOLLOUT = 4

@@ -4,9 +4,11 @@ One whose kernel takes partial sums gets them; one that takes nothing is a strea
 are finished before they leave.
 """
 
-from vionet.engine.checksum import sum_piece
+from errno import EAGAIN, EMSGSIZE, ENOBUFS
+
+from vionet.engine.deliver_stream import fill, gather
 from vionet.engine.layout import FRAME, IOV_MAX, PORT, STATE, WORK, Frame, Port, State, Work
-from vionet.engine.seal import HDR_LEN, finished, gso_fields, write_header
+from vionet.engine.seal import HDR_LEN, gso_fields, write_header
 from vionet.engine.status import (
     CHAIN_TOO_LONG,
     CSUM_ELIDED,
@@ -24,17 +26,13 @@ from vionet.engine.status import (
 )
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.libc import errno, writev
-from vionet.jit.raw import copy, store_i64, store_u16, store_u32
-from vionet.spec.packet import UDP_CSUM_OFF
+from vionet.jit.raw import store_i64, store_u32
 from vionet.spec.virtio_net import VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM
 
 PASS_VALID = int(Action.PASS_VALID)
 PASS_PARTIAL = int(Action.PASS_PARTIAL)
 FILL = int(Action.FILL)
 TAP = int(PortKind.TAP)
-EAGAIN = 11
-EMSGSIZE = 90
-ENOBUFS = 105
 
 
 @kernel(INT, PORT, WORK, INT)
@@ -54,17 +52,8 @@ def write_out(port: Port, work: Work, n: int) -> int:
 def to_stream(state: State, work: Work, frame: Frame, out: int) -> int:
     """Finish a partial sum in a private buffer and write that."""
     base = work.stream_hva + HDR_LEN
-    copy(base, work.head_hva, frame.head_len)
-    off = frame.head_len
-    s = frame.first_seg
-    while off < frame.length:
-        piece = min(work.seg_len[s], frame.length - off)
-        copy(base + off, work.seg_hva[s], piece)
-        off += piece
-        s += 1
-    field = frame.csum_start + frame.csum_offset
-    total = sum_piece(base + frame.csum_start, frame.length - frame.csum_start, 0)
-    store_u16(base + field, finished(total, frame.csum_offset == UDP_CSUM_OFF))
+    gather(work, frame, base)
+    fill(frame, base)
     store_i64(work.stream_hva, 0)
     store_u32(work.stream_hva + 8, 0)
     rest = frame.length - frame.head_len

@@ -13,9 +13,10 @@ Trust: the peer is not believed.  A length that no frame has is its fault: after
 told apart, so the session ends.  Its frames are complete by definition: no header comes with them.
 """
 
+from errno import EAGAIN, ECONNRESET, EINTR
 from typing import Final
 
-from vionet.engine.deliver_stream import EAGAIN, ECONNRESET, EINTR, LEFT, PREFIX_LEN, end_session
+from vionet.engine.deliver_stream import LEFT, PREFIX_LEN, end_session
 from vionet.engine.forward import HELD, forward_read
 from vionet.engine.layout import (
     BURST_MAX,

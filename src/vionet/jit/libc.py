@@ -15,17 +15,14 @@ from vionet.jit.raw import load_u32
 if not compiles():
     INT: Any = None
 
-    def _function(name: str, arguments: int) -> Callable[..., int]:
+    def _function(name: str, arguments: int, result: Any = ctypes.c_int64) -> Callable[..., int]:
         call = ctypes.CDLL(None, use_errno=True)[name]
-        call.restype = ctypes.c_int64
+        call.restype = result
         call.argtypes = [ctypes.c_int64] * arguments
         return lambda *args: int(call(*map(int, args)))
 
     def _int_function(name: str, arguments: int) -> Callable[..., int]:
-        call = ctypes.CDLL(None, use_errno=True)[name]
-        call.restype = ctypes.c_int32
-        call.argtypes = [ctypes.c_int64] * arguments
-        return lambda *args: int(call(*map(int, args)))
+        return _function(name, arguments, ctypes.c_int32)
 
     def errno() -> int:
         """The error number of this thread's last failed call."""
@@ -36,13 +33,12 @@ else:
 
     from vionet.jit.kernel import INT, kernel
 
-    def _function(name: str, arguments: int) -> Callable[..., int]:
-        signature = types.int64(*[types.int64] * arguments)
+    def _function(name: str, arguments: int, result: Any = types.int64) -> Callable[..., int]:
+        signature = result(*[types.int64] * arguments)
         return types.ExternalFunction(name, signature)  # type: ignore[no-any-return]
 
     def _int_function(name: str, arguments: int) -> Callable[..., int]:
-        signature = types.int32(*[types.int64] * arguments)
-        return types.ExternalFunction(name, signature)  # type: ignore[no-any-return]
+        return _function(name, arguments, types.int32)
 
     _errno_location = _function("__errno_location", 0)
 

@@ -112,7 +112,7 @@ if not compiles():
         return sum(memoryview(data).cast("I"))
 
 else:
-    from vionet.jit.intrinsic import (  # type: ignore[assignment]
+    from vionet.jit.intrinsic import (  # type: ignore[assignment]  # noqa: F401
         copy,
         copy32,
         copy_words,
@@ -136,28 +136,3 @@ else:
         store_u32,
         sum_words,
     )
-
-__all__ = [
-    "copy",
-    "copy32",
-    "copy_words",
-    "exchange_if",
-    "fence",
-    "fence_acquire",
-    "fence_release",
-    "load_acquire_i64",
-    "load_acquire_u16",
-    "load_i64",
-    "load_u8",
-    "load_u16",
-    "load_u32",
-    "prefetch",
-    "prefetch_write",
-    "relax",
-    "store_i64",
-    "store_release_i64",
-    "store_release_u16",
-    "store_u16",
-    "store_u32",
-    "sum_words",
-]

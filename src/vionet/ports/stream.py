@@ -21,8 +21,7 @@ from typing import Final
 from vionet.ports.stream_port import StreamPort
 from vionet.vhost_user.budget import Budget
 from vionet.vhost_user.journal import Journal
-from vionet.vhost_user.listener import Listener
-from vionet.vhost_user.peer import hung_up, keep_connecting
+from vionet.vhost_user.peer import Arrivals, hung_up
 
 ARRIVALS_BURST: Final = 100
 ARRIVALS_PER_SECOND: Final = 20.0
@@ -43,35 +42,21 @@ class StreamSocket:
         """Serve `port` at `path`; `connect` to a peer that listens there instead."""
         self.path = Path(path)
         self._port = port
-        self._connect = connect
-        self._mode, self._group = mode, group
         self._peer: socket.socket | None = None
         self._ended = asyncio.Event()
-        self._listener: Listener | None = None
-        self._connecting: asyncio.Task[None] | None = None
         self._journal = Journal(port.name, "vionet.stream")
+        self._sockets = Arrivals(
+            self.path, "peer", self._journal, connect=connect, mode=mode, group=group
+        )
         self._arrivals = Budget(ARRIVALS_BURST, ARRIVALS_PER_SECOND)
 
     def start(self) -> None:
         """Listen, or begin to connect; raises `SocketError` if the path cannot be had."""
-        loop = asyncio.get_running_loop()
-        if self._connect:
-            connecting = keep_connecting(self.path, "peer", self._journal, self._open)
-            self._connecting = loop.create_task(connecting)
-        else:
-            self._listener = Listener(self.path, self._mode, self._group)
-            loop.add_reader(self._listener.socket, self._accept)
+        self._sockets.start(self._accept, self._open)
 
     async def close(self) -> None:
         """End the session and give up the path."""
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.wait([self._connecting])
-            self._connecting = None
-        if self._listener is not None:
-            asyncio.get_running_loop().remove_reader(self._listener.socket)
-            self._listener.close()
-            self._listener = None
+        await self._sockets.close()
         self.drop("port closed")
 
     def drop(self, reason: str) -> None:
@@ -88,15 +73,7 @@ class StreamSocket:
         if self._peer is not None and (reason := self._port.ended):
             self.drop(reason)
 
-    def _accept(self) -> None:
-        assert self._listener is not None
-        try:
-            arrival, _ = self._listener.socket.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._journal.write("warning", "cannot accept a peer", reason=error.strerror)
-            return
+    def _accept(self, arrival: socket.socket) -> None:
         self.look()
         welcome = self._arrivals.take()
         if welcome and self._peer is not None and hung_up(self._peer):

@@ -27,8 +27,7 @@ from vionet.vhost_user.budget import Budget
 from vionet.vhost_user.connection import Connection
 from vionet.vhost_user.device import Device
 from vionet.vhost_user.journal import Journal
-from vionet.vhost_user.listener import Listener
-from vionet.vhost_user.peer import hung_up, keep_connecting
+from vionet.vhost_user.peer import Arrivals, hung_up
 from vionet.vhost_user.session import Session
 from vionet.vhost_user.sharing import obstacle, peer_pid
 
@@ -56,11 +55,11 @@ class Backend:
         self.device = device
         self.path = Path(path)
         self.connection: Connection | None = None
-        self._connect = connect
-        self._mode, self._group = mode, group
-        self._listener: Listener | None = None
-        self._connecting: asyncio.Task[None] | None = None
         self._journal = Journal(name or self.path.name)
+        self._sockets = Arrivals(
+            self.path, "front-end", self._journal, connect=connect, mode=mode, group=group
+        )
+        self._ended = asyncio.Event()  # of a session with a front-end that listens
         self._told: tuple[int, int | None] | None = None  # features as last logged
         self._looked = False  # for an obstacle, in this session
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -75,12 +74,7 @@ class Backend:
     def start(self) -> None:
         """Listen, or begin to connect; raises `SocketError` if the path cannot be had."""
         loop = asyncio.get_running_loop()
-        if self._connect:
-            connecting = keep_connecting(self.path, "front-end", self._journal, self._serve)
-            self._connecting = loop.create_task(connecting)
-        else:
-            self._listener = Listener(self.path, self._mode, self._group)
-            loop.add_reader(self._listener.socket, self._accept)
+        self._sockets.start(self._accept, self._serve)
         self._loop = loop  # set: started
         _watch(loop, self)
 
@@ -88,14 +82,7 @@ class Backend:
         """End the session and give up the path."""
         if self._loop is None:
             return
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.wait([self._connecting])
-            self._connecting = None
-        if self._listener is not None:
-            self._loop.remove_reader(self._listener.socket)
-            self._listener.close()
-            self._listener = None
+        await self._sockets.close()
         self.drop("port closed")
         if self._again is not None:
             self._again.cancel()
@@ -122,15 +109,7 @@ class Backend:
         self.look()
 
     # --- connections --------------------------------------------------------------------------
-    def _accept(self) -> None:
-        assert self._listener is not None
-        try:
-            arrival, _ = self._listener.socket.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._journal.write("warning", "cannot accept a front-end", reason=error.strerror)
-            return
+    def _accept(self, arrival: socket.socket) -> None:
         if self.connection is not None and hung_up(self.connection.socket):
             self.drop("front-end closed the connection")
         if self.connection is not None:
@@ -184,8 +163,7 @@ class Backend:
         self._loop.remove_reader(self.connection.socket)
         self.connection = None
         self._journal.write("warning" if broken else "info", "session ended", reason=reason)
-        if self._connect:
-            self._ended.set()
+        self._ended.set()
 
     # --- what people are told -----------------------------------------------------------------
     def _tell(self, connection: Connection) -> None:

@@ -1,7 +1,7 @@
-"""The other end of a Unix socket: finding it again and again, and whether it is still there.
+"""The other end of a Unix socket: where it comes from, and whether it is still there.
 
-For front-ends (`backend`) and for the peers of streams (`ports.stream`), which listen where vionet
-was told to connect.
+For front-ends (`backend`) and for the peers of streams (`ports.stream`).  `Arrivals` listens on a
+path, or connects to it again and again where the other end listens.
 """
 
 import asyncio
@@ -13,9 +13,66 @@ from pathlib import Path
 from typing import Final
 
 from vionet.vhost_user.journal import Journal
+from vionet.vhost_user.listener import Listener
 
 BACKOFF_MIN: Final = 0.1  # seconds between attempts to connect; doubled up to the maximum
 BACKOFF_MAX: Final = 2.0
+
+
+class Arrivals:
+    """Sockets that are connected to a path's other end, on the running loop."""
+
+    def __init__(
+        self,
+        path: Path,
+        whom: str,
+        journal: Journal,
+        *,
+        connect: bool = False,
+        mode: int | None = None,
+        group: str | None = None,
+    ) -> None:
+        """`whom` says in the log who comes; `mode` and `group` are those of a `Listener`."""
+        self._path, self._whom, self._journal = path, whom, journal
+        self._connect, self._mode, self._group = connect, mode, group
+        self._listener: Listener | None = None
+        self._connecting: asyncio.Task[None] | None = None
+
+    def start(
+        self,
+        accept: Callable[[socket.socket], None],
+        serve: Callable[[socket.socket], asyncio.Event],
+    ) -> None:
+        """Give each that comes to `accept`, or each that is found to `serve`, one at a time, as in
+        `keep_connecting`; raises `SocketError` if the path cannot be had."""
+        loop = asyncio.get_running_loop()
+        if self._connect:
+            connecting = keep_connecting(self._path, self._whom, self._journal, serve)
+            self._connecting = loop.create_task(connecting)
+        else:
+            self._listener = Listener(self._path, self._mode, self._group)
+            loop.add_reader(self._listener.socket, self._take, self._listener.socket, accept)
+
+    async def close(self) -> None:
+        """Give up the path."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
+            self._connecting = None
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener.socket)
+            self._listener.close()
+            self._listener = None
+
+    def _take(self, listening: socket.socket, accept: Callable[[socket.socket], None]) -> None:
+        try:
+            arrival, _ = listening.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._journal.write("warning", f"cannot accept a {self._whom}", reason=error.strerror)
+            return
+        accept(arrival)
 
 
 async def keep_connecting(

@@ -120,11 +120,8 @@ class Session:
         that need CONFIG are taken back only when the front-end has declined CONFIG.
         """
         word = self.offer.features | BIT_30
-        could_read = (
-            self.offer.protocol_features
-            if self.protocol_features is None
-            else self.protocol_features
-        )
+        agreed = self.protocol_features
+        could_read = self.offer.protocol_features if agreed is None else agreed
         if not could_read >> vu.VHOST_USER_PROTOCOL_F_CONFIG & 1:
             word &= ~CONFIG_FEATURES
         return word
