@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 ASK_S: Final = 20.0
+NO_ANSWER: Final = b'{"error": "it said nothing"}'
 
 
 def vionet(fabric: str, control: str | Path, ports: Sequence[str]) -> list[str]:
@@ -23,7 +24,7 @@ def ask(control: str | Path, request: str, **members: object) -> dict[str, Any]:
         client.connect(str(control))
         client.sendall(line.encode() + b"\n")
         with client.makefile("rb") as answers:
-            answer: dict[str, Any] = json.loads(answers.readline())
+            answer: dict[str, Any] = json.loads(answers.readline() or NO_ANSWER)
     if "error" in answer:
         raise RuntimeError(f"vionet refused {request}: {answer['error']}")
     return answer

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from vionet.bench.guest import initramfs, machine
 from vionet.bench.guest.console import Console
-from vionet.bench.guest.process import Program, find, until
+from vionet.bench.guest.process import Program, ProgramError, find, until
 from vionet.bench.ours import ports_of, vionet
 
 BOOT_TIMEOUT: Final = 120.0  # seconds; 2 for User Mode Linux, 5 for QEMU on a machine that is idle
@@ -56,7 +56,10 @@ class Pair:
     def ports(self) -> list[dict[str, Any]]:
         """What vionet says of its two ports."""
         assert self.control
-        return list(ports_of(self.control).values())
+        try:
+            return list(ports_of(self.control).values())
+        except (OSError, RuntimeError) as error:
+            raise ProgramError(f"vionet does not answer: {error}") from None
 
     def ledger(self) -> dict[str, int]:
         """The ledgers of both ports together."""
