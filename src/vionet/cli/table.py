@@ -3,17 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from vionet.config.feature import short_name
+from vionet.config.feature import FIXED, short_name
 from vionet.spec import virtio
 from vionet.terminal import console, plain_table
 
 _UNITS: Final = ("", "k", "M", "G", "T", "P")
-# Bits that every modern driver negotiates say little; the rest says what it agreed to.
-_DULL: Final = {
-    virtio.VIRTIO_F_VERSION_1,
-    virtio.VIRTIO_F_ANY_LAYOUT,
-    virtio.VHOST_USER_F_PROTOCOL_FEATURES,
-}
 _WHO_KEYS: Final = ("name", "kind", "state", "mac", "policy", "offload", "link")
 _WHO: Final = ("port", *_WHO_KEYS[1:])
 # Ledger keys shown, and the words for them; the JSON document has all of them.
@@ -43,7 +37,8 @@ def count(value: int) -> str:
 def feature_text(names: Sequence[str]) -> str:
     """What was negotiated beyond the obvious, in short names."""
     bits = [virtio.BITS[name] for name in names if name in virtio.BITS]
-    shown = [short_name(bit) for bit in bits if bit not in _DULL]
+    # What is always offered says little; the rest says what the driver agreed to.
+    shown = [short_name(bit) for bit in bits if not FIXED >> bit & 1]
     return " ".join(shown) or "-"
 
 

@@ -38,11 +38,9 @@ _U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
 _MAC_LEN: Final = 6
 _MULTICAST: Final = 1 << 40
-_PROMISC, _ALLMULTI, _ALLUNI = (
-    1 << net.VIRTIO_NET_CTRL_RX_PROMISC,
-    1 << net.VIRTIO_NET_CTRL_RX_ALLMULTI,
-    1 << net.VIRTIO_NET_CTRL_RX_ALLUNI,
-)
+_PROMISC: Final = 1 << net.VIRTIO_NET_CTRL_RX_PROMISC
+_ALLMULTI: Final = 1 << net.VIRTIO_NET_CTRL_RX_ALLMULTI
+_ALLUNI: Final = 1 << net.VIRTIO_NET_CTRL_RX_ALLUNI
 _SUPPRESSES: Final = {
     1 << net.VIRTIO_NET_CTRL_RX_NOMULTI: FILTER_NO_MULTICAST,
     1 << net.VIRTIO_NET_CTRL_RX_NOUNI: FILTER_NO_UNICAST,
@@ -93,10 +91,8 @@ def answer(
     if row is None or not terms.features >> row[0] & 1:
         return net.VIRTIO_NET_ERR, state
     if length > len(command):
-        too_long = command[:2] == bytes(
-            (net.VIRTIO_NET_CTRL_MAC, net.VIRTIO_NET_CTRL_MAC_TABLE_SET)
-        )
-        if too_long:
+        table = net.VIRTIO_NET_CTRL_MAC, net.VIRTIO_NET_CTRL_MAC_TABLE_SET
+        if command[:2] == bytes(table):
             return net.VIRTIO_NET_OK, replace(state, asked=True, unicast=None, multicast=None)
         return net.VIRTIO_NET_ERR, state
     try:
@@ -154,7 +150,7 @@ def _vlan(add: bool) -> _Command:
     return apply
 
 
-def _acknowledge_announce(state: ControlState, terms: Terms, data: bytes) -> ControlState:
+def _announced(state: ControlState, terms: Terms, data: bytes) -> ControlState:
     _require(not data)
     return replace(state, announce=False)
 
@@ -173,6 +169,10 @@ def _set_offloads(state: ControlState, terms: Terms, data: bytes) -> ControlStat
 
 _RX: Final = net.VIRTIO_NET_F_CTRL_RX
 _EXTRA: Final = net.VIRTIO_NET_F_CTRL_RX_EXTRA
+_MAC_ADDR: Final = net.VIRTIO_NET_F_CTRL_MAC_ADDR
+_VLAN: Final = net.VIRTIO_NET_F_CTRL_VLAN
+_ANNOUNCE: Final = net.VIRTIO_NET_F_GUEST_ANNOUNCE
+_MQ: Final = net.VIRTIO_NET_F_MQ
 _RX_FEATURES: Final = (_RX, _RX, _EXTRA, _EXTRA, _EXTRA, _EXTRA)  # of the modes, in their order
 COMMANDS: Final[dict[tuple[int, int], tuple[int, _Command]]] = {
     **{
@@ -180,26 +180,11 @@ COMMANDS: Final[dict[tuple[int, int], tuple[int, _Command]]] = {
         for command, feature in enumerate(_RX_FEATURES)
     },
     (net.VIRTIO_NET_CTRL_MAC, net.VIRTIO_NET_CTRL_MAC_TABLE_SET): (_RX, _set_mac_table),
-    (net.VIRTIO_NET_CTRL_MAC, net.VIRTIO_NET_CTRL_MAC_ADDR_SET): (
-        net.VIRTIO_NET_F_CTRL_MAC_ADDR,
-        _set_mac,
-    ),
-    (net.VIRTIO_NET_CTRL_VLAN, net.VIRTIO_NET_CTRL_VLAN_ADD): (
-        net.VIRTIO_NET_F_CTRL_VLAN,
-        _vlan(True),
-    ),
-    (net.VIRTIO_NET_CTRL_VLAN, net.VIRTIO_NET_CTRL_VLAN_DEL): (
-        net.VIRTIO_NET_F_CTRL_VLAN,
-        _vlan(False),
-    ),
-    (net.VIRTIO_NET_CTRL_ANNOUNCE, net.VIRTIO_NET_CTRL_ANNOUNCE_ACK): (
-        net.VIRTIO_NET_F_GUEST_ANNOUNCE,
-        _acknowledge_announce,
-    ),
-    (net.VIRTIO_NET_CTRL_MQ, net.VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET): (
-        net.VIRTIO_NET_F_MQ,
-        _set_pairs,
-    ),
+    (net.VIRTIO_NET_CTRL_MAC, net.VIRTIO_NET_CTRL_MAC_ADDR_SET): (_MAC_ADDR, _set_mac),
+    (net.VIRTIO_NET_CTRL_VLAN, net.VIRTIO_NET_CTRL_VLAN_ADD): (_VLAN, _vlan(True)),
+    (net.VIRTIO_NET_CTRL_VLAN, net.VIRTIO_NET_CTRL_VLAN_DEL): (_VLAN, _vlan(False)),
+    (net.VIRTIO_NET_CTRL_ANNOUNCE, net.VIRTIO_NET_CTRL_ANNOUNCE_ACK): (_ANNOUNCE, _announced),
+    (net.VIRTIO_NET_CTRL_MQ, net.VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET): (_MQ, _set_pairs),
     (net.VIRTIO_NET_CTRL_GUEST_OFFLOADS, net.VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET): (
         net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
         _set_offloads,

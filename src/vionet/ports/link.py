@@ -75,18 +75,21 @@ def set_mac(name: str, mac: int) -> None:
 
 def link_up(name: str) -> bool:
     """Whether the interface is set up."""
-    return bool(unpack_ifreq(_ioctl(_SIOCGIFFLAGS, ifreq(name)))[1] & IFF_UP)
+    return bool(_flags(name) & IFF_UP)
 
 
 def running(name: str) -> bool:
     """Whether it is up, has a carrier, and the kernel has taken note of that."""
-    return bool(unpack_ifreq(_ioctl(_SIOCGIFFLAGS, ifreq(name)))[1] & IFF_RUNNING)
+    return bool(_flags(name) & IFF_RUNNING)
 
 
 def set_link_up(name: str) -> None:
     """Set the interface up."""
-    flags = unpack_ifreq(_ioctl(_SIOCGIFFLAGS, ifreq(name)))[1]
-    _ioctl(_SIOCSIFFLAGS, ifreq(name, flags | IFF_UP))
+    _ioctl(_SIOCSIFFLAGS, ifreq(name, _flags(name) | IFF_UP))
+
+
+def _flags(name: str) -> int:
+    return unpack_ifreq(_ioctl(_SIOCGIFFLAGS, ifreq(name)))[1]
 
 
 def _ioctl(request: int, argument: bytes) -> bytes:

@@ -53,6 +53,7 @@ _TUNSETVNETHDRSZ: Final = 0x400454D8
 _TUNSETVNETLE: Final = 0x400454DC
 
 _DEVICE: Final = "/dev/net/tun"
+_NEEDED: Final = {"IFF_TAP": IFF_TAP, "IFF_NO_PI": IFF_NO_PI, "IFF_VNET_HDR": IFF_VNET_HDR}
 _FLAGS: Final = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
 _USO: Final = GSO_UDP4 | GSO_UDP6
 _TUN_BITS: Final = (
@@ -234,15 +235,7 @@ def _adopt(fd: int, wanted: str) -> str:
     name, flags = link.unpack_ifreq(request)
     if not supported & IFF_VNET_HDR:
         raise TapError(f"{where}: this kernel's taps have no virtio-net header; use a newer one")
-    missing = [
-        label
-        for label, bit in (
-            ("IFF_TAP", IFF_TAP),
-            ("IFF_NO_PI", IFF_NO_PI),
-            ("IFF_VNET_HDR", IFF_VNET_HDR),
-        )
-        if not flags & bit
-    ]
+    missing = [label for label, bit in _NEEDED.items() if not flags & bit]
     if missing:
         raise TapError(f"{where}: opened without {', '.join(missing)}; open it with them")
     if wanted and wanted != name:

@@ -1,7 +1,7 @@
 """One front-end's session: what each request means, without a socket.
 
 How it works: `Session.receive` takes a message, judges it by its row in `request.FORMS`, and calls
-the method that `METHODS` names for it.  The method checks everything that can be wrong, then
+the method that has its name.  The method checks everything that can be wrong, then
 changes the state and tells the device, and may return the payload of a reply.  `receive` makes
 that into the message to send, or into an acknowledgement, or into nothing (spec VU-04 to VU-08).
 
@@ -28,7 +28,7 @@ from vionet.spec.vhost_user import Request
 from vionet.vhost_user.device import Device, Offer
 from vionet.vhost_user.memory import REGIONS_MAX, MemoryMap
 from vionet.vhost_user.message import Message, ProtocolError
-from vionet.vhost_user.request import Refusal, RegionSpec, arguments, form_of
+from vionet.vhost_user.request import FORMS, Refusal, RegionSpec, arguments, form_of
 from vionet.vhost_user.ring import Ring, check_base, check_place, check_size, located
 
 BIT_30: Final = 1 << virtio.VHOST_USER_F_PROTOCOL_FEATURES
@@ -174,8 +174,10 @@ class Session:
         """SET_OWNER; RESET_OWNER, which is to be ignored (spec VU-19); SET_LOG_FD, never used."""
         return None
 
-    def _reset(self, *_: Any) -> Reply:
-        """RESET_DEVICE (spec VU-81): rings stopped and disabled, features forgotten."""
+    _set_owner = _reset_owner = _set_log_fd = _accept
+
+    def _reset_device(self, *_: Any) -> Reply:
+        """Spec VU-81: rings stopped and disabled, features forgotten."""
         for index, ring in enumerate(self.rings):
             self._stop(index)
             self.rings[index] = fresh = Ring(call_fd=ring.call_fd, err_fd=ring.err_fd)
@@ -343,32 +345,7 @@ class Session:
 
 
 METHODS: Final[dict[int, Callable[..., Reply]]] = {
-    Request.GET_FEATURES: Session._get_features,
-    Request.SET_FEATURES: Session._set_features,
-    Request.SET_OWNER: Session._accept,
-    Request.RESET_OWNER: Session._accept,
-    Request.SET_MEM_TABLE: Session._set_mem_table,
-    Request.SET_LOG_FD: Session._accept,
-    Request.SET_VRING_NUM: Session._set_vring_num,
-    Request.SET_VRING_ADDR: Session._set_vring_addr,
-    Request.SET_VRING_BASE: Session._set_vring_base,
-    Request.GET_VRING_BASE: Session._get_vring_base,
-    Request.SET_VRING_KICK: Session._set_vring_kick,
-    Request.SET_VRING_CALL: Session._set_vring_call,
-    Request.SET_VRING_ERR: Session._set_vring_err,
-    Request.GET_PROTOCOL_FEATURES: Session._get_protocol_features,
-    Request.SET_PROTOCOL_FEATURES: Session._set_protocol_features,
-    Request.GET_QUEUE_NUM: Session._get_queue_num,
-    Request.SET_VRING_ENABLE: Session._set_vring_enable,
-    Request.SET_VRING_ENDIAN: Session._set_vring_endian,
-    Request.NET_SET_MTU: Session._net_set_mtu,
-    Request.SET_BACKEND_REQ_FD: Session._set_backend_req_fd,
-    Request.GET_CONFIG: Session._get_config,
-    Request.SET_CONFIG: Session._set_config,
-    Request.RESET_DEVICE: Session._reset,
-    Request.GET_MAX_MEM_SLOTS: Session._get_max_mem_slots,
-    Request.ADD_MEM_REG: Session._add_mem_reg,
-    Request.REM_MEM_REG: Session._rem_mem_reg,
+    request: getattr(Session, f"_{Request(request).name.lower()}") for request in FORMS
 }
 
 
