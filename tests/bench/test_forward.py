@@ -66,6 +66,9 @@ def test_other_loads() -> None:
         (["--feature", "mrg_rxbuf"], "write +NAME or -NAME"),
         (["--against", "me"], "is not one of"),
         (["--ways", "back"], "is not one of"),
+        (["--ring-size", "1000"], "1000 is no power of two"),
+        (["--seconds", "0"], "not in the range"),
+        (["--plot", "/dev/null/here/a.svg"], "no folder /dev/null/here is there"),
     ],
 )
 def test_mistakes_are_named(options: list[str], what: str) -> None:

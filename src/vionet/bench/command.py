@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from click.core import ParameterSource
@@ -39,6 +39,10 @@ def chosen(option: str, text: str, among: Sequence[str] = ()) -> list[str]:
             allowed = f"not one of {', '.join(among)}" if among else "not a number"
             raise click.BadParameter(f"{word!r} is {allowed}", param_hint=option)
     return words
+
+
+# How long one measurement takes.
+SECONDS: Final = click.FloatRange(0, 60, min_open=True)
 
 
 def progress(text: str) -> None:
@@ -117,6 +121,8 @@ def bench_command(
             **own: Any,
         ) -> None:
             draw = drawing() if plot else None  # rather now than after minutes
+            if plot and not plot.parent.is_dir():
+                raise click.BadParameter(f"no folder {plot.parent} is there", param_hint="--plot")
             common = Common(quick, 1 if quick else rounds, core, load_core, realtime)
             result = measure(common, **own)
             result.quick = quick

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import click
 
-from vionet.bench.command import Common, bench_command, chosen
+from vionet.bench.command import SECONDS, Common, bench_command, chosen
 from vionet.bench.frame import GSO_LEN, PLAIN_MAX, Csum
 from vionet.bench.passage import MAIN, NAMES, RINGS, WAYS, Case, Choice, Passage
 from vionet.bench.peer import KINDS, OURS
@@ -110,7 +110,9 @@ def sizes_of(text: str) -> list[int]:
 @click.option("--sizes", default="", help="Frame sizes in bytes, or gso (all of them).")
 @click.option("--ways", default="both,one", show_default=True, help="both, one, or both,one.")
 @click.option("--rings", default="split,packed", show_default=True, help="Kinds of ring.")
-@click.option("--seconds", default=0.15, show_default=True, help="Of one measurement.")
+@click.option(
+    "--seconds", type=SECONDS, default=0.15, show_default=True, help="Of one measurement."
+)
 @click.option("--ring-size", type=click.IntRange(16, 32768), default=1024, show_default=True)
 @click.option("--parts", type=click.IntRange(1, 2), default=1, help="2: headers apart.")
 @click.option(
@@ -135,6 +137,8 @@ def command(
 ) -> Result:
     """Frames a second through switch and wire, by frame size, way and kind of ring."""
     lengths = sizes_of(sizes) if sizes else SIZES
+    if ring_size & (ring_size - 1):
+        raise click.BadParameter(f"{ring_size} is no power of two", param_hint="--ring-size")
     setting = Setting(features=feature_word(feature), ring_size=ring_size, tx_parts=parts)
     choice = Choice(
         kinds=chosen("--against", ",".join(against or OURS), (*KINDS, "relay")),

@@ -21,8 +21,9 @@ from typing import Any, Final
 import click
 
 from vionet.bench import dpdk
-from vionet.bench.command import Common, bench_command, chosen
+from vionet.bench.command import SECONDS, Common, bench_command, chosen
 from vionet.bench.comparison import Case, Comparison
+from vionet.bench.frame import FRAME_MIN, PLAIN_MAX
 from vionet.bench.goals import GOALS
 from vionet.bench.ovs import FLOWS, OpenVSwitch
 from vionet.bench.peer import NAMES, OURS, Peer
@@ -101,7 +102,7 @@ def names_of(word: int) -> str:
 @bench_command("peers")
 @click.option("--sizes", default="64,1500", show_default=True, help="Frame sizes in bytes.")
 @click.option("--ways", default=",".join(WAYS), show_default=True, help="Directions at a time.")
-@click.option("--seconds", default=0.3, show_default=True, help="Of one measurement.")
+@click.option("--seconds", type=SECONDS, default=0.3, show_default=True, help="Of one measurement.")
 @click.option("--kinds", default=",".join(NAMES), show_default=True, help="Who is measured.")
 @click.option("--no-virtio-user", is_flag=True, help="Without DPDK's driver as another load.")
 def command(
@@ -110,6 +111,9 @@ def command(
     """The same load through vionet, DPDK's testpmd, and Open vSwitch with DPDK."""
     wanted = chosen("--kinds", kinds, tuple(NAMES))
     lengths = [int(size) for size in chosen("--sizes", sizes)]
+    if not all(FRAME_MIN <= length <= PLAIN_MAX for length in lengths):
+        message = f"{sizes!r}: numbers from {FRAME_MIN} to {PLAIN_MAX}"
+        raise click.BadParameter(message, param_hint="--sizes")
     seconds = QUICK_SECONDS if common.quick else seconds
     with tempfile.TemporaryDirectory(prefix="vionet-bench-") as name, ExitStack() as stack:
         run = Comparison(common, lengths, chosen("--ways", ways, WAYS), seconds, Path(name))

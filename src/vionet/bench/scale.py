@@ -21,7 +21,7 @@ from typing import Final
 
 import click
 
-from vionet.bench.command import Common, bench_command, progress
+from vionet.bench.command import SECONDS, Common, bench_command, progress
 from vionet.bench.daemon import Daemon
 from vionet.bench.generator import Generator
 from vionet.bench.result import Result, compared
@@ -166,7 +166,7 @@ class Scale(Rivals):
     multiple=True,
     help="Not everything.",
 )
-@click.option("--seconds", default=0.2, show_default=True, help="Of one measurement.")
+@click.option("--seconds", type=SECONDS, default=0.2, show_default=True, help="Of one measurement.")
 def command(common: Common, only: tuple[str, ...], seconds: float) -> Result:
     """2 to 64 ports, 2 to 10,000 addresses, 1 and 2 workers."""
     seconds = QUICK_SECONDS if common.quick else seconds
