@@ -13,7 +13,7 @@ NO_ANSWER: Final = b'{"error": "it said nothing"}'
 
 def vionet(fabric: str, control: str | Path, ports: Sequence[str]) -> list[str]:
     """The command line of a `switch` or a `wire`."""
-    return [sys.executable, "-m", "vionet", fabric, "--control", str(control), *ports]
+    return [sys.executable, "-P", "-m", "vionet", fabric, "--control", str(control), *ports]
 
 
 def ask(control: str | Path, request: str, **members: object) -> dict[str, Any]:

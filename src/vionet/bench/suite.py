@@ -72,7 +72,7 @@ def run_bench(name: str, options: list[str], patience_s: float) -> dict[str, Any
     """One bench as a process: `{"result": its document or None, "failure": …, "seconds": …}`."""
     started = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, "-m", "vionet", "bench", name, "--json", *options],
+        [sys.executable, "-P", "-m", "vionet", "bench", name, "--json", *options],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
