@@ -7,6 +7,7 @@ from tests.interop.peers.traffic import converse, transfer
 from vionet.daemon.control import RequestError, add_port, remove_port
 
 WORKERS = ("--workers", "2")
+OFFLOADS = {"VIRTIO_NET_F_CSUM", "VIRTIO_NET_F_GUEST_CSUM", "VIRTIO_NET_F_HOST_TSO4"}
 
 
 def test_guests_of_two_workers_talk(lab: Lab) -> None:
@@ -15,6 +16,7 @@ def test_guests_of_two_workers_talk(lab: Lab) -> None:
     a, b = lab.uml("a"), lab.uml("b")
     lab.boot(a, b)
     assert [0, 1] == [port["worker"] for port in vionet.ports().values()]
+    assert all(OFFLOADS <= set(port["features"]) for port in vionet.ports().values())
     converse(a, b, largest=256)
     for port in vionet.ports().values():
         assert {"rx_ring_full", "address_filtered"} >= set(port["drops"])
@@ -27,6 +29,7 @@ def test_ports_come_and_go_while_tcp_runs(lab: Lab) -> None:
     vionet = lab.switch({"a": "", "b": ""}, *WORKERS)
     a, b = lab.uml("a"), lab.uml("b")
     lab.boot(a, b)
+    assert all(OFFLOADS <= set(port["features"]) for port in vionet.ports().values())
     under_way = transfer(a, b, b.address4, 20_000_000, rate=2_000_000, timeout=60)
     text = f"c={lab.guest('c')}"
     for _ in range(20):
