@@ -3,7 +3,7 @@
 How it works: a port's frames are taken by one worker, so those of a flow are forwarded in order;
 whoever delivers to a port holds its lock from the first frame of a burst to that port until the
 burst's entries are published.  Nobody waits while holding a port: where `try_port` fails, what was
-delivered is written and published first, which lets go of everything (`forward.share`), so no two
+delivered is written and published first, which lets go of everything (`forward.claim`), so no two
 workers can wait for each other.  A wait is as long as another's burst.
 
 The lock of the tables is held for a few stores, or while a port's aged addresses are cleared out;
