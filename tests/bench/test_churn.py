@@ -19,5 +19,7 @@ def test_no_frame_is_lost_while_ports_come_and_go() -> None:
     result = Result.read(json.loads(done.stdout))
     assert [] == result.faults
     kinds = {figure.subject for figure in result.figures}
-    assert {"nothing", "guest attaches", "guest detaches", "port set", "status"} <= kinds
+    ports = {"port add", "port set", "port remove"}
+    assert {"nothing", "guest attaches", "guest detaches", "status"} | ports == kinds
+    assert {} == result.left_out
     assert all(figure.value > 0 for figure in result.figures)
