@@ -13,10 +13,16 @@ from tests.tools import ROOT, packages
 
 FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
-# Lines with code; prose is free.  What runs between guests is to be known by one person; what
-# only judges (a function for each rule) and what only measures are read apart from it.
-VIONET = "vionet itself"
-LINES_MAX = {VIONET: 12_000, "check": 6_500, "bench": 6_000}
+# Lines with code; prose is free.  What runs between guests is to be known by one person; the
+# machines around it, what only judges (a function for each rule) and what only measures are read
+# apart from it.
+NETWORK, MACHINES = "the network", "the machines"
+FOLDERS = {
+    "check": "check",
+    "bench": "bench",
+    **dict.fromkeys(("site", "vm", "services", "daemon", "cli"), MACHINES),
+}
+LINES_MAX = {NETWORK: 10_700, MACHINES: 5_500, "check": 6_500, "bench": 6_000}
 TEXT = {".py", ".md", ".toml", ".txt", ".sh", ".yml", ".yaml", ".json", ".cfg", ""}
 
 
@@ -86,7 +92,7 @@ def test_source_keeps_its_budget(capsys: pytest.CaptureFixture[str]) -> None:
     for path in python_files():
         if path.is_relative_to(ROOT / "src"):
             folder = path.relative_to(ROOT / "src/vionet").parts[0]
-            lines[folder if folder in LINES_MAX else VIONET] += code_lines(path)
+            lines[FOLDERS.get(folder, NETWORK)] += code_lines(path)
     with capsys.disabled():
         print("\nlines with code in src/:", end=" ")
         print("; ".join(f"{part} {lines[part]} of {most}" for part, most in LINES_MAX.items()))

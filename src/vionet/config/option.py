@@ -34,6 +34,7 @@ class ConfigError(ValueError):
 
     def __init__(self, where: str, problem: str) -> None:
         super().__init__(f"{where}: {problem}".replace("\n", "\\n"))
+        self.problem = problem.replace("\n", "\\n")  # for who has a better place
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

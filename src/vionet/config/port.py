@@ -12,13 +12,14 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from typing import Any, Final, NamedTuple
 
 from vionet.config import feature, option
 from vionet.config.option import ConfigError, mac_text, suggest
 from vionet.engine.status import Policy
 from vionet.ports.tap import name_fault
+from vionet.services.lease import Lease
 from vionet.spec.virtio_net import VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM
 
 _SOCKET_PATH_MAX: Final = 107  # bytes; sockaddr_un.sun_path is 108 with its zero
@@ -56,6 +57,11 @@ class PortConfig:
     group: str | None = None  # group of the socket
     address: tuple[IPv4Interface | IPv6Interface, ...] = ()
     fd: int | None = None
+    ip: tuple[IPv4Network | IPv6Network, ...] = ()  # what it may send from; none: anything
+    keep_off: tuple[IPv4Network | IPv6Network, ...] = ()  # where it may not send to, unless in `ip`
+    netns: str | None = None  # network namespace of a tap or an interface: a name or a path
+    ifgroup: str | None = None  # interface group of a tap that vionet makes
+    lease: Lease | None = None  # of a service: whom it answers, and what
 
     @property
     def mac_text(self) -> str | None:
@@ -133,14 +139,23 @@ def parse_port(name: str, text: str) -> PortConfig:
     """Read a PORT; a ConfigError names the piece that is wrong."""
     head, *pieces = text.split(",")
     kind, where = _read_head(text, head)
+    config = _read_port(name, text, kind, where, pieces)
+    _check_together(config, text)
+    return config
+
+
+def guest_port(name: str, pieces: Sequence[str]) -> PortConfig:
+    """The port of a machine's NIC from its options; socket and address are still to be chosen."""
+    return _read_port(name, name, Kind.GUEST, "", pieces)
+
+
+def _read_port(name: str, text: str, kind: Kind, where: str, pieces: Sequence[str]) -> PortConfig:
     values, switched = _read_pieces(text, kind, pieces)
     preset = values.pop("offload", "full")
     word = feature.OFFLOADS[preset] if kind in _OFFLOADING else 0
     word |= feature.GUEST_BASE if kind is Kind.GUEST else 0
     features = feature.switched_word(word, switched, text)
-    config = PortConfig(name=name, kind=kind, where=where, features=features, **values)
-    _check_together(config, text)
-    return config
+    return PortConfig(name=name, kind=kind, where=where, features=features, **values)
 
 
 def changed_port(config: PortConfig, pieces: Sequence[str]) -> PortConfig:

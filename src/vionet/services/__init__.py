@@ -1,0 +1,1 @@
+"""What a local interface's guest asks its network for: DHCP, router advertisements (sans-IO)."""
