@@ -135,7 +135,8 @@ def _run(
         raise click.UsageError(str(error)) from None
     from vionet.cli.progress import engine_loaded
     from vionet.daemon import log
-    from vionet.daemon.run import RunError, run
+    from vionet.daemon.foreground import RunError
+    from vionet.daemon.run import run
 
     level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
     log.configure(json=log_format == "json", level=level)

@@ -69,14 +69,13 @@ def _open(port: PortConfig) -> Tap | Interface:
 
 
 def open_positions(
-    config: FabricConfig, control: Path, log: structlog.stdlib.BoundLogger
+    config: FabricConfig, path: Path, log: structlog.stdlib.BoundLogger
 ) -> "Positions":
-    """The file of packed rings' positions, beside the control socket; it stays there."""
+    """The file of packed rings' positions; it stays there."""
     from vionet.ports.position import NO_POSITIONS, Positions
 
     if not any(port.features >> virtio.VIRTIO_F_RING_PACKED & 1 for port in config.ports):
         return NO_POSITIONS
-    path = control.with_suffix(".rings")
     try:
         return Positions(path)
     except OSError as error:
@@ -88,16 +87,16 @@ def open_positions(
 class Plugs:
     """The live ports of a fabric by name, and the sockets of those that have one."""
 
-    def __init__(self, fabric: "Fabric", control: Path, log: structlog.stdlib.BoundLogger) -> None:
-        """None yet; positions of packed rings lie beside the `control` socket."""
-        self._fabric, self._control, self._log = fabric, control, log
+    def __init__(self, fabric: "Fabric", rings: Path, log: structlog.stdlib.BoundLogger) -> None:
+        """None yet; the positions of packed rings lie in the file `rings`."""
+        self._fabric, self._rings, self._log = fabric, rings, log
         self.live: dict[str, LivePort] = {}
         self.guests: dict[str, GuestPort] = {}
         self.served: dict[str, Backend | StreamSocket] = {}
 
     def plug_in(self, config: FabricConfig, found: Mapping[str, Unowned]) -> None:
         """Plug every port in, and say once what a person should know of it."""
-        self._fabric.positions = open_positions(config, self._control, self._log)
+        self._fabric.positions = open_positions(config, self._rings, self._log)
         for port in config.ports:
             self._plug(port, found.get(port.name))
         self._fabric.set_reserved(config.reserved)
@@ -132,7 +131,7 @@ class Plugs:
         if port.kind in (Kind.TAP, Kind.INTERFACE):  # whose self-test takes its time
             held = Unowned(await asyncio.to_thread(_open, port))
         if self._fabric.positions is NO_POSITIONS:
-            self._fabric.positions = open_positions(config, self._control, self._log)
+            self._fabric.positions = open_positions(config, self._rings, self._log)
         self._plug(port, held)
         try:
             self.serve(port)

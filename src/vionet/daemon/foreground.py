@@ -1,0 +1,93 @@
+"""A process in the foreground: what ends it, and what it may not run out of.
+
+How it works: until there is a loop, SIGTERM and SIGINT leave by way of all that has to be undone.
+On the loop, `Ending` waits for one of them; a second one kills as usual.  A thread that dies of an
+error ends everything with status 1 instead of leaving it half alive.
+"""
+
+import asyncio
+import resource
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Final, Self
+
+ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class RunError(Exception):
+    """Why a fabric or a site cannot run, and how to mend it; one line."""
+
+
+@contextmanager
+def foreground() -> Iterator[None]:
+    """Signals and limits of this process, outside of any loop."""
+    before = {number: signal.signal(number, _leave) for number in ENDING}
+    # A guest of eight pairs holds some 40 descriptors, and 1024 are usual.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    try:
+        yield
+    finally:
+        for number, action in before.items():
+            signal.signal(number, action)
+
+
+def _leave(number: int, frame: object) -> None:
+    """A signal before the loop runs: leave by way of all that has to be undone."""
+    raise SystemExit(0)
+
+
+class Ending:
+    """What ends a running `name`, inside `async with`."""
+
+    def __init__(self, name: str, others: Mapping[signal.Signals, Callable[[], None]]) -> None:
+        """`others` are signals that do not end it, and what they do."""
+        self._name, self._others = name, others
+        self._ended = asyncio.Event()
+        self._deaths: list[str] = []
+        self._loop = asyncio.get_running_loop()
+
+    async def __aenter__(self) -> Self:
+        """Listen to signals, and for threads that die."""
+        for number in ENDING:
+            self._loop.add_signal_handler(number, self._end)
+        for number, action in self._others.items():
+            self._loop.add_signal_handler(number, action)
+        threading.excepthook = self._died
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        """Listen no more; a `RunError` if a thread died."""
+        threading.excepthook = threading.__excepthook__
+        for number in self._others:
+            self._loop.remove_signal_handler(number)
+        if self._deaths and error is None:
+            problem = f"the worker died, please report it: {self._deaths[0]}"
+            raise RunError(f"{self._name}: {problem}")
+
+    async def wait(self) -> None:
+        """Until it is told to end."""
+        await self._ended.wait()
+
+    def end(self) -> None:
+        """Tell it."""
+        self._ended.set()
+
+    def _end(self) -> None:
+        for number in ENDING:
+            self._loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+        self.end()
+
+    def _died(self, args: threading.ExceptHookArgs) -> None:
+        self._deaths.append(f"{args.exc_type.__name__}: {args.exc_value}")
+        threading.__excepthook__(args)
+        self._loop.call_soon_threadsafe(self._ended.set)
