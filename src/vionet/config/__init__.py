@@ -6,13 +6,14 @@ ports together).  Every mistake is a `ConfigError` of one line: where, what, how
 
 from vionet.config.fabric import FabricConfig, parse_switch, parse_wire
 from vionet.config.option import ConfigError
-from vionet.config.port import Kind, PortConfig, changed_port, parse_port
+from vionet.config.port import Kind, PortConfig, can_follow, changed_port, parse_port
 
 __all__ = [
     "ConfigError",
     "FabricConfig",
     "Kind",
     "PortConfig",
+    "can_follow",
     "changed_port",
     "parse_port",
     "parse_switch",

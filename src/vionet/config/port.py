@@ -172,6 +172,14 @@ def changed_port(config: PortConfig, pieces: Sequence[str]) -> PortConfig:
     return replace(config, features=features, **values)
 
 
+def can_follow(before: PortConfig, after: PortConfig) -> bool:
+    """Whether a port can become `after` while it is in use."""
+    free = {entry.field or key for key, entry in _OPTIONS.items() if not entry.fixed}
+    changed = {name: getattr(after, name) for name in free - {"offload"} | {"features"}}
+    lasting = (before.features ^ after.features) & ~feature.ALL_OFFLOADS
+    return replace(before, **changed) == after and not lasting
+
+
 def _read_pieces(
     text: str, kind: Kind, pieces: Iterable[str], in_use: bool = False
 ) -> tuple[dict[str, Any], dict[int, bool]]:

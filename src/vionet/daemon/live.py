@@ -17,7 +17,7 @@ import structlog
 
 from vionet.config import FabricConfig
 from vionet.daemon.notice import Notices
-from vionet.daemon.plug import Plugs, Unowned
+from vionet.daemon.plug import Opener, Plugs, Unowned, open_port
 from vionet.daemon.running import Running
 from vionet.daemon.watch import Watch
 
@@ -29,7 +29,7 @@ class FabricError(Exception):
 class Live:
     """One fabric, on the running loop."""
 
-    def __init__(self, config: FabricConfig, rings: Path) -> None:
+    def __init__(self, config: FabricConfig, rings: Path, opener: Opener = open_port) -> None:
         """Nothing runs yet; the positions of packed rings outlive this process in `rings`."""
         from vionet.engine.layout import PORTS_MAX
         from vionet.fabric import Fabric
@@ -42,7 +42,7 @@ class Live:
         self._stack = AsyncExitStack()
         self._stack.callback(lambda: self._fabric.positions.close())
         self._stack.callback(self._fabric.close)
-        self.plugs = Plugs(self._fabric, rings, self._log)
+        self.plugs = Plugs(self._fabric, rings, self._log, opener)
         self._stack.push_async_callback(self.plugs.close)
         self.running = Running(config, self.plugs)
         self._stack.push_async_callback(self.running.close)

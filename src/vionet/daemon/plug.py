@@ -9,7 +9,7 @@ has agreed to, so that it goes into that guest's buffers uncopied.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from vionet.ports.stream import StreamSocket
     from vionet.vhost_user.backend import Backend
 
+Opener = Callable[[PortConfig], Tap | Interface]
+
 
 class Unowned:
     """A tap or an interface that is closed here unless the fabric has taken it."""
@@ -51,18 +53,19 @@ class Unowned:
 
 
 @contextmanager
-def opened(config: FabricConfig) -> Iterator[Mapping[str, Unowned]]:
+def opened(config: FabricConfig, opener: Opener) -> Iterator[Mapping[str, Unowned]]:
     """The taps and interfaces by the names of their ports, until they have an owner."""
     with ExitStack() as stack:
         found = {}
         for port in config.ports:
             if port.kind in (Kind.TAP, Kind.INTERFACE):
-                found[port.name] = Unowned(_open(port))
+                found[port.name] = Unowned(opener(port))
                 stack.callback(found[port.name].close)
         yield found
 
 
-def _open(port: PortConfig) -> Tap | Interface:
+def open_port(port: PortConfig) -> Tap | Interface:
+    """Open the tap or the interface of a port."""
     if port.kind is Kind.INTERFACE:
         return open_interface(port.where, header=port.takes_partial or port.gives_partial)
     return open_tap(port.where, fd=port.fd, mac=port.mac, mtu=port.mtu, address=port.address)
@@ -87,10 +90,17 @@ def open_positions(
 class Plugs:
     """The live ports of a fabric by name, and the sockets of those that have one."""
 
-    def __init__(self, fabric: "Fabric", rings: Path, log: structlog.stdlib.BoundLogger) -> None:
+    def __init__(
+        self,
+        fabric: "Fabric",
+        rings: Path,
+        log: structlog.stdlib.BoundLogger,
+        opener: Opener,
+    ) -> None:
         """None yet; the positions of packed rings lie in the file `rings`."""
-        self._fabric, self._rings, self._log = fabric, rings, log
+        self._fabric, self._rings, self._log, self._opener = fabric, rings, log, opener
         self.live: dict[str, LivePort] = {}
+        self.taps: dict[str, Tap] = {}
         self.guests: dict[str, GuestPort] = {}
         self.served: dict[str, Backend | StreamSocket] = {}
 
@@ -129,7 +139,7 @@ class Plugs:
         port = config.ports[-1]
         held = None
         if port.kind in (Kind.TAP, Kind.INTERFACE):  # whose self-test takes its time
-            held = Unowned(await asyncio.to_thread(_open, port))
+            held = Unowned(await asyncio.to_thread(self._opener, port))
         if self._fabric.positions is NO_POSITIONS:
             self._fabric.positions = open_positions(config, self._rings, self._log)
         self._plug(port, held)
@@ -145,7 +155,12 @@ class Plugs:
         if served is not None:
             await served.close()
         self.guests.pop(name, None)
+        self.taps.pop(name, None)
         self._fabric.remove(self.live.pop(name))  # type: ignore[arg-type]
+
+    def pass_reserved(self, word: int) -> None:
+        """Which frames for the next bridge pass from now on."""
+        self._fabric.set_reserved(word)
 
     def look(self) -> None:
         """Look at what the workers left for the control plane."""
@@ -176,6 +191,7 @@ class Plugs:
         try:
             if isinstance(held, Tap):
                 live = self._fabric.add_tap(port, held)
+                self.taps[port.name] = held
                 self._log.info("tap open", made=held.made, **fields)
             else:
                 live = self._fabric.add_interface(port, held)

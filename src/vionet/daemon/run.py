@@ -21,7 +21,7 @@ from vionet.daemon import place
 from vionet.daemon.control import Control
 from vionet.daemon.foreground import Ending, RunError, foreground
 from vionet.daemon.live import FabricError, Live
-from vionet.daemon.plug import Unowned, opened
+from vionet.daemon.plug import Unowned, open_port, opened
 from vionet.ports.interface import InterfaceError
 from vionet.ports.tap import TapError
 from vionet.vhost_user.listener import Listener, SocketError
@@ -43,7 +43,7 @@ def run(
     with foreground():
         try:
             with ExitStack() as stack:
-                found = stack.enter_context(opened(config))
+                found = stack.enter_context(opened(config, open_port))
                 config, listener = _take_control(config, control, named)
                 stack.callback(listener.close)
                 with loading():

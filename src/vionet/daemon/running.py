@@ -11,17 +11,19 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Coroutine, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 
-from vionet.config import ConfigError, FabricConfig, changed_port
+from vionet.config import ConfigError, FabricConfig, can_follow, changed_port
 from vionet.config.option import suggest
 from vionet.daemon.control import RequestError, Requests
 from vionet.daemon.status import LivePort, port_document, status_document
 from vionet.ports.interface import InterfaceError
 from vionet.ports.tap import TapError
 from vionet.vhost_user.listener import SocketError
+
+OPENING: Final = (OSError, InterfaceError, SocketError, TapError)  # what the host refuses
 
 
 class Pluggable(Protocol):
@@ -36,6 +38,9 @@ class Pluggable(Protocol):
 
     async def remove(self, name: str) -> None:
         """Unplug a port."""
+
+    def pass_reserved(self, word: int) -> None:
+        """Which frames for the next bridge pass from now on."""
 
 
 class Running:
@@ -59,14 +64,46 @@ class Running:
             "remove": lambda request: self._whole(self._remove(request)),
         }
 
+    async def follow(self, config: FabricConfig) -> None:
+        """Become `config`, which differs in ports and reserved addresses only; ports that it has
+        too do not notice, and of those that differ only the ones that cannot change are replaced.
+
+        Where one cannot be plugged in, that is raised at the end: the others follow all the same.
+        """
+        wanted, refused = {port.name: port for port in config.ports}, []
+        async with self._turn:
+            for port in self.config.ports:
+                new = wanted.get(port.name)
+                if new is not None and can_follow(port, new):
+                    if new != port:
+                        self._live[port.name].change(new)
+                        self._log.info("port changed", port=port.name)
+                else:
+                    await self._plugs.remove(port.name)
+                    self._log.info("port removed", port=port.name)
+            kept = [wanted[name] for name in self._live]
+            for port in config.ports:
+                if port.name not in self._live:
+                    try:
+                        await self._plugs.add(replace(config, ports=(*kept, port)))
+                        self._log.info("port added", port=port.name)
+                    except (*OPENING, ValueError) as error:
+                        refused.append(f"{port.name}: {error}")
+            if config.reserved != self.config.reserved:
+                self._plugs.pass_reserved(config.reserved)
+            ports = tuple(port for port in config.ports if port.name in self._live)
+            self.config = replace(config, ports=ports)
+        if refused:
+            raise RequestError("; ".join(refused))
+
     async def close(self) -> None:
         """Wait for what was begun."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _status(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _status(self, request: Mapping[str, Any], _: Any = None) -> dict[str, Any]:
         return {"status": status_document([(self.config, self._live)])}
 
-    def _set(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _set(self, request: Mapping[str, Any], _: Any = None) -> dict[str, Any]:
         name, options = request.get("port"), request.get("options")
         if not isinstance(name, str) or not isinstance(options, list) or not options:
             raise RequestError('set needs "port":NAME and "options":["option=value", …]')
@@ -98,7 +135,7 @@ class Running:
         task.add_done_callback(self._tasks.discard)
         return asyncio.shield(task)
 
-    async def _add(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    async def _add(self, request: Mapping[str, Any], _: Any = None) -> dict[str, Any]:
         text = request.get("port")
         if not isinstance(text, str):
             raise RequestError('add needs "port":"NAME=PORT"')
@@ -108,7 +145,7 @@ class Running:
                 await self._plugs.add(config)
             except ConfigError as error:
                 raise RequestError(str(error)) from None
-            except (OSError, InterfaceError, SocketError, TapError, ValueError) as error:
+            except (*OPENING, ValueError) as error:
                 problem = (isinstance(error, OSError) and error.strerror) or str(error)
                 raise RequestError(f"{problem}; nothing changed") from None
             port = config.ports[-1]
@@ -116,7 +153,7 @@ class Running:
         self._log.info("port added", port=port.name, options=text)
         return {"port": port_document(port, self._live[port.name])}
 
-    async def _remove(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    async def _remove(self, request: Mapping[str, Any], _: Any = None) -> dict[str, Any]:
         name = request.get("port")
         if not isinstance(name, str):
             raise RequestError('remove needs "port":NAME')
