@@ -28,6 +28,7 @@ class Plugs:
     def __init__(self, live: Mapping[str, LivePort]) -> None:
         self.live = dict(live)
         self.removed: list[str] = []
+        self.reserved: list[int] = []
         self.refusal: Exception | None = None
 
     async def add(self, config: FabricConfig) -> None:
@@ -42,6 +43,10 @@ class Plugs:
         self.removed.append(name)
         await asyncio.sleep(0)
         del self.live[name]
+
+    def pass_reserved(self, word: int) -> None:
+        """Which frames for the next bridge pass."""
+        self.reserved.append(word)
 
 
 @dataclass
