@@ -100,7 +100,7 @@ def document() -> Any:
 @asynccontextmanager
 async def opened(path: Path, **settings: float) -> AsyncIterator[Control]:
     """A control socket that answers with `document`."""
-    requests = {"status": lambda request: {"status": document()}}
+    requests = {"status": lambda request, peer: {"status": document()}}
     control = Control(Listener(path, 0o600), requests, **settings)
     await control.open()
     try:

@@ -10,11 +10,14 @@ import pytest
 
 from tests.unit.test_daemon_control import Plugs, StillPort
 from vionet.config import parse_switch, parse_wire
+from vionet.daemon.access import Peer
 from vionet.daemon.control import Control, RequestError, set_port
 from vionet.daemon.running import Running
 from vionet.engine.status import Policy
 from vionet.ports.tap import TapError
 from vionet.vhost_user.listener import Listener, SocketError
+
+ME = Peer(1, 0, 0)
 
 
 class Lan:
@@ -28,20 +31,20 @@ class Lan:
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """The answer to `set`."""
-        answer: Any = self.running.requests["set"](request)
+        answer: Any = self.running.requests["set"](request, ME)
         return answer["port"]  # type: ignore[no-any-return]
 
     def wait(self, what: str, **request: Any) -> dict[str, Any]:
         """The answer to what takes its time."""
 
         async def asked() -> Any:
-            return await asyncio.wait_for(self.running.requests[what](request), 10)  # type: ignore[arg-type]
+            return await asyncio.wait_for(self.running.requests[what](request, ME), 10)  # type: ignore[arg-type]
 
         return asyncio.run(asked())["port"]  # type: ignore[no-any-return]
 
     def shown(self, name: str) -> dict[str, Any]:
         """The port in the status document."""
-        status: Any = self.running.requests["status"]({})
+        status: Any = self.running.requests["status"]({}, ME)
         (fabric,) = status["status"]["fabrics"]
         (port,) = [port for port in fabric["ports"] if port["name"] == name]
         return port  # type: ignore[no-any-return]
@@ -101,7 +104,7 @@ def test_wire_takes_no_vlan() -> None:
     ports = {"a": StillPort(), "b": StillPort()}
     running = Running(parse_wire("w", ["guest:/a", "tap:t"]), Plugs(ports))
     with pytest.raises(RequestError, match="a: vlan: a wire passes every frame as it is"):
-        running.requests["set"]({"port": "a", "options": ["vlan=3"]})
+        running.requests["set"]({"port": "a", "options": ["vlan=3"]}, ME)
     assert [] == ports["a"].changes
 
 
@@ -199,10 +202,8 @@ def test_change_goes_on_without_who_asked() -> None:
     lan = Lan()
 
     async def hung_up() -> None:
-        asked = [
-            asyncio.ensure_future(lan.running.requests["add"]({"port": f"{name}=guest:/{name}"}))  # type: ignore[arg-type]
-            for name in "cd"
-        ]
+        add: Any = lan.running.requests["add"]
+        asked = [asyncio.ensure_future(add({"port": f"{name}=guest:/{name}"}, ME)) for name in "cd"]
         await asyncio.sleep(0)
         asked[0].cancel()
         await asyncio.gather(*asked, return_exceptions=True)

@@ -1,36 +1,55 @@
-"""The control socket: JSON, one line a message, for the user who started vionet.
+"""The control socket: JSON, one line a message.
 
 How it works: a client sends `{"version":1,"request":NAME,…}` and gets one line back, either
 `{"version":1,"reply":NAME,…}` or `{"version":1,"error":"…"}`; it may ask again on the same
 connection.  What there is to ask for is a table of functions that the daemon hands over
-(docs/control.md): each takes the request and returns the members of its answer, at once or when it
-is awaited, or raises `RequestError` with a line for people.
+(docs/control.md): each takes the request and whose it is, and returns the members of its answer, at
+once or when it is awaited, or raises `RequestError` with a line for people.  After an answer of
+type `Attached` the connection is a stream of bytes until either side ends it.
 
 Invariants: a line is at most `LINE_MAX` bytes; a connection has one answer in the making, so a
 client that does not read holds one answer and no more; a client that is silent or does not read
-for `IDLE_S` is dropped; beyond `CLIENTS_MAX` clients the one that has been here longest goes.
-Trust: the socket has mode 0600, yet nothing that a client sends or leaves out stalls the others.
+for `IDLE_S` is dropped, but an answer may take its time; beyond `CLIENTS_MAX` clients the one goes
+that has been here longest among those of the user who has most.
+Trust: the socket's mode is its first guard and the kernel's word on who connected the second: what
+is not the peer's to ask (`access.LEVELS`) is not even looked at.  Nothing that a client sends or
+leaves out stalls the others.
 """
 
 import asyncio
 import json
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from vionet.daemon.access import LEVELS, Level, Peer, peer_of
 from vionet.vhost_user.listener import Listener
 
 VERSION: Final = 1
 LINE_MAX: Final = 4096  # bytes of one request
 ANSWER_MAX: Final = 4 << 20  # bytes of one answer; 64 ports need about 200 kB
-CLIENTS_MAX: Final = 16
+CLIENTS_MAX: Final = 64
 IDLE_S: Final = 10.0
-_ASK_S: Final = 5.0
+ASK_S: Final = 5.0  # how long a client waits for an answer
 
 Answer = dict[str, Any]
-Requests = Mapping[str, Callable[[Mapping[str, Any]], Answer | Awaitable[Answer]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """An answer after which the connection is what `attach` makes of it; it returns at its end."""
+
+    attach: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+    answer: Answer = field(default_factory=dict)
+
+
+Reply = Answer | Attached
+Requests = Mapping[str, Callable[[Mapping[str, Any], Peer], Reply | Awaitable[Reply]]]
 
 
 class ControlError(Exception):
@@ -42,19 +61,30 @@ class ControlError(Exception):
 
 
 class RequestError(Exception):
-    """Why a request cannot be met: one line, told to whoever asked."""
+    """Why a request cannot be met: told to whoever asked, one line each."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class _Client:
+    writer: asyncio.StreamWriter
+    peer: Peer
 
 
 class Control:
     """Answers on one control socket while it is open."""
 
     def __init__(self, listener: Listener, requests: Requests, idle_s: float = IDLE_S) -> None:
+        assert requests.keys() <= LEVELS.keys()
         self._listener = listener
         self._requests = requests
         self._idle_s = idle_s
         self._server: asyncio.Server | None = None
         # Insertion order is the order of arrival.
-        self._clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._clients: dict[asyncio.Task[None], _Client] = {}
 
     async def open(self) -> None:
         """Start to answer."""
@@ -67,32 +97,56 @@ class Control:
         if self._server is not None:
             self._server.close()
         self._listener.close()
-        for task, writer in list(self._clients.items()):
-            writer.transport.abort()
+        for task, client in list(self._clients.items()):
+            client.writer.transport.abort()
             task.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
         if self._server is not None:
             await self._server.wait_closed()
 
     def _arrived(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            peer = peer_of(writer.get_extra_info("socket"))
+        except OSError:  # gone already
+            writer.transport.abort()
+            return
         if len(self._clients) >= CLIENTS_MAX:
-            oldest, its_writer = next(iter(self._clients.items()))
-            its_writer.transport.abort()
-            oldest.cancel()
-            del self._clients[oldest]
+            self._push_out()
         # A client's unread answer must not pile up behind the transport.
         writer.transport.set_write_buffer_limits(high=0)
-        task = asyncio.get_running_loop().create_task(self._converse(reader, writer))
-        self._clients[task] = writer
+        task = asyncio.get_running_loop().create_task(self._converse(reader, writer, peer))
+        self._clients[task] = _Client(writer, peer)
         task.add_done_callback(lambda done: self._clients.pop(done, None))
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _push_out(self) -> None:
+        count = Counter(client.peer.uid for client in self._clients.values())
+        ((most, _),) = count.most_common(1)
+        for task, client in self._clients.items():
+            if client.peer.uid == most:
+                client.writer.transport.abort()
+                task.cancel()
+                del self._clients[task]
+                return
+
+    async def _converse(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer
+    ) -> None:
+        async def say(answer: Answer) -> None:
+            async with asyncio.timeout(self._idle_s):
+                writer.write(json.dumps(answer).encode() + b"\n")
+                await writer.drain()
+
         try:
             while True:
                 async with asyncio.timeout(self._idle_s):
                     line = await reader.readuntil(b"\n")
-                    writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
-                    await writer.drain()
+                name, reply = await self._reply(line, peer)
+                if isinstance(reply, Attached):
+                    await say({"version": VERSION, "reply": name, **reply.answer})
+                    await reply.attach(reader, writer)
+                    writer.close()
+                    return
+                await say(reply)
         except asyncio.LimitOverrunError:
             writer.write(json.dumps(_error(f"a request has at most {LINE_MAX} bytes")).encode())
             writer.write(b"\n")
@@ -100,35 +154,40 @@ class Control:
         except (TimeoutError, asyncio.IncompleteReadError, OSError):
             writer.transport.abort()
 
-    async def _answer(self, line: bytes) -> Answer:
+    async def _reply(self, line: bytes, peer: Peer) -> tuple[str, Reply]:
         try:
             request = json.loads(line)
         except (ValueError, RecursionError):
-            return _error("not JSON")
+            return "", _error("not JSON")
         if not isinstance(request, dict):
-            return _error("not a JSON object")
+            return "", _error("not a JSON object")
         if request.get("version") != VERSION:
-            return _error(f"this is version {VERSION} of the control socket")
+            return "", _error(f"this is version {VERSION} of the control socket")
         name = request.get("request")
         if not isinstance(name, str) or name not in self._requests:
-            return _error(f"unknown request; known: {', '.join(self._requests)}")
+            return "", _error(f"unknown request; known: {', '.join(self._requests)}")
+        if LEVELS[name] is Level.ADMIN and not peer.admin:
+            return name, _error(f"{name}: only root and the user who runs vionet may ask that")
         try:
-            answer = self._requests[name](request)
-            if not isinstance(answer, dict):
-                answer = await answer
-            return {"version": VERSION, "reply": name, **answer}
+            reply = self._requests[name](request, peer)
+            if not isinstance(reply, dict | Attached):
+                reply = await reply
         except RequestError as error:
-            return _error(str(error))
+            return name, _error(*error.problems)
+        if isinstance(reply, dict):
+            reply = {"version": VERSION, "reply": name, **reply}
+        return name, reply
 
 
-def _error(problem: str) -> dict[str, Any]:
-    return {"version": VERSION, "error": problem}
+def _error(*problems: str) -> Answer:
+    many = {"problems": problems} if len(problems) > 1 else {}
+    return {"version": VERSION, "error": problems[0], **many}
 
 
-def ask_status(path: Path) -> dict[str, Any]:
+def ask_status(path: Path) -> Answer:
     """The status document of whoever answers at `path`."""
     try:
-        status = _ask(path, {"request": "status"}).get("status")
+        status = ask(path, "status").get("status")
     except RequestError as error:
         problem = f"{error}; use the same version of vionet on both sides"
         raise ControlError(path, problem) from None
@@ -137,59 +196,71 @@ def ask_status(path: Path) -> dict[str, Any]:
     return status
 
 
-def set_port(path: Path, port: str, options: Sequence[str]) -> dict[str, Any]:
+def set_port(path: Path, port: str, options: Sequence[str]) -> Answer:
     """Change options of a port; its part of the status document afterwards."""
-    return _port(path, {"request": "set", "port": port, "options": list(options)})
+    return _port(path, "set", port, options=list(options))
 
 
-def _port(path: Path, request: dict[str, Any]) -> dict[str, Any]:
-    state = _ask(path, request).get("port")
+def add_port(path: Path, text: str) -> Answer:
+    """Plug a port in, `NAME=PORT`; its part of the status document."""
+    return _port(path, "add", text)
+
+
+def remove_port(path: Path, name: str) -> Answer:
+    """Unplug a port; its part of the status document just before."""
+    return _port(path, "remove", name)
+
+
+def _port(path: Path, request: str, port: str, **members: Any) -> Answer:
+    state = ask(path, request, port=port, **members).get("port")
     if not isinstance(state, dict):
         raise ControlError(path, "no port; use the same version of vionet on both sides")
     return state
 
 
-def add_port(path: Path, text: str) -> dict[str, Any]:
-    """Plug a port in, `NAME=PORT`; its part of the status document."""
-    return _port(path, {"request": "add", "port": text})
-
-
-def remove_port(path: Path, name: str) -> dict[str, Any]:
-    """Unplug a port; its part of the status document just before."""
-    return _port(path, {"request": "remove", "port": name})
-
-
-def _ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:
+def ask(path: Path, request: str, *, wait_s: float = ASK_S, **members: Any) -> Answer:
     """The answer to a request; a `RequestError` is what the other side says is wrong with it."""
-    line = json.dumps({"version": VERSION, **request}).encode() + b"\n"
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-            client.settimeout(_ASK_S)
+    with connected(path, request, wait_s=wait_s, **members) as (_, answer, _):
+        return answer
+
+
+@contextmanager
+def connected(
+    path: Path, request: str, *, wait_s: float = ASK_S, **members: Any
+) -> Iterator[tuple[socket.socket, Answer, bytes]]:
+    """The same with the connection, and what came on it behind the answer."""
+    line = json.dumps({"version": VERSION, "request": request, **members}).encode() + b"\n"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(wait_s)
+        try:
             client.connect(os.fspath(path))
             client.sendall(line)
-            answer = json.loads(_line(client))
-    except (FileNotFoundError, ConnectionRefusedError):
-        problem = "nobody answers; is vionet running with this --control?"
-        raise ControlError(path, problem, stale=True) from None
-    except TimeoutError:
-        raise ControlError(path, f"no answer for {_ASK_S:.0f} s; is that vionet?") from None
-    except OSError as error:
-        problem = f"{error.strerror or error}; ask as the user who started it"
-        raise ControlError(path, problem) from None
-    except ValueError:
-        raise ControlError(path, "the answer is not vionet's; check the path") from None
-    if not isinstance(answer, dict):
-        raise ControlError(path, "the answer is not vionet's; check the path")
-    if "error" in answer:
-        raise RequestError(str(answer["error"]))
-    return answer
+            first, rest = _line(client)
+            answer = json.loads(first)
+        except (FileNotFoundError, ConnectionRefusedError):
+            problem = "nobody answers; is vionet running with this --control?"
+            raise ControlError(path, problem, stale=True) from None
+        except TimeoutError:
+            raise ControlError(path, f"no answer for {wait_s:.0f} s; is that vionet?") from None
+        except OSError as error:
+            problem = f"{error.strerror or error}; ask as the user who started it"
+            raise ControlError(path, problem) from None
+        except ValueError:
+            raise ControlError(path, "the answer is not vionet's; check the path") from None
+        if not isinstance(answer, dict):
+            raise ControlError(path, "the answer is not vionet's; check the path")
+        if "error" in answer:
+            raise RequestError(*map(str, answer.get("problems") or [answer["error"]]))
+        client.settimeout(None)
+        yield client, answer, rest
 
 
-def _line(client: socket.socket) -> bytes:
+def _line(client: socket.socket) -> tuple[bytes, bytes]:
     received = bytearray()
-    while not received.endswith(b"\n"):
+    while b"\n" not in received:
         piece = client.recv(65536)
         if not piece or len(received) > ANSWER_MAX:
             raise ValueError("no complete line")
         received += piece
-    return bytes(received)
+    line, _, rest = bytes(received).partition(b"\n")
+    return line, rest

@@ -60,8 +60,8 @@ class Running:
         return {
             "status": self._status,
             "set": self._set,
-            "add": lambda request: self._whole(self._add(request)),
-            "remove": lambda request: self._whole(self._remove(request)),
+            "add": lambda request, peer: self._whole(self._add(request)),
+            "remove": lambda request, peer: self._whole(self._remove(request)),
         }
 
     async def follow(self, config: FabricConfig) -> None:
