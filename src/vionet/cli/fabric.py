@@ -52,7 +52,8 @@ Options of taps:
 """
 
 
-def _options(command: Callable[..., None]) -> Callable[..., None]:
+def log_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a foreground command's log, for `configure_log`."""
     for option in (
         click.option("-v", "--verbose", is_flag=True, help="Log more."),
         click.option("-q", "--quiet", is_flag=True, help="Log warnings only."),
@@ -62,6 +63,27 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             default="text",
             help="Of the log on standard error.",
         ),
+    ):
+        command = option(command)
+    return command
+
+
+def configure_log(*, log_format: str, verbose: bool, quiet: bool) -> None:
+    """Log to standard error as those options say."""
+    from vionet.daemon import log
+
+    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    log.configure(json=log_format == "json", level=level)
+
+
+def say_ready() -> None:
+    """The one line on standard output; a reader that is gone must not end what runs."""
+    with contextlib.suppress(BrokenPipeError):
+        print("ready", flush=True)
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
         click.option(
             "--control",
             type=click.Path(path_type=Path),
@@ -72,7 +94,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--name", help="Of the fabric, in status and log.  [default: the command]"),
     ):
         command = option(command)
-    return command
+    return log_options(command)
 
 
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
@@ -125,28 +147,18 @@ def _run(
     *,
     name: str | None,
     control: Path | None,
-    log_format: str,
-    verbose: bool,
-    quiet: bool,
+    **logging: Any,
 ) -> None:
     try:
         config = parse(name)
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
     from vionet.cli.progress import engine_loaded
-    from vionet.daemon import log
     from vionet.daemon.foreground import RunError
     from vionet.daemon.run import run
 
-    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
-    log.configure(json=log_format == "json", level=level)
+    configure_log(**logging)
     try:
-        run(config, control=control, named=name is not None, loading=engine_loaded, ready=_ready)
+        run(config, control=control, named=name is not None, loading=engine_loaded, ready=say_ready)
     except RunError as error:
         raise Failure(str(error)) from None
-
-
-def _ready() -> None:
-    # A reader that is gone must not end the fabric.
-    with contextlib.suppress(BrokenPipeError):
-        print("ready", flush=True)
