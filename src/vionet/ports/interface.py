@@ -23,12 +23,13 @@ import errno
 import os
 import socket
 import struct
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 from vionet.ports import bpf, link, uplink
 from vionet.ports.tap import name_fault
-from vionet.ports.uplink import ETH_P_ALL, PACKET_VNET_HDR, SOL_PACKET, Findings
+from vionet.ports.uplink import ETH_P_ALL, PACKET_VNET_HDR, SOL_PACKET, Findings, findings_from
 from vionet.spec.virtio_net import VIRTIO_NET_HDR_LEN_LEGACY
 
 # linux/if_packet.h
@@ -70,6 +71,11 @@ class Interface:
     mtu: int
     findings: Findings
     ring_hva: int  # of `SLOTS` slots of `SLOT_LEN` bytes
+    down: bool = False  # it was not set up when it was opened
+
+    def described(self) -> dict[str, Any]:
+        """What `interface_from` wants to know beside the socket, to be written as JSON."""
+        return {key: value for key, value in asdict(self).items() if key not in ("fd", "ring_hva")}
 
     def close(self) -> None:
         """Give up the ring and the socket, and with it promiscuous mode."""
@@ -92,7 +98,7 @@ def open_interface(name: str, *, header: bool = True) -> Interface:
         raise InterfaceError(f"interface:{name}: {fault}")
     findings = Findings(False, 0)
     try:
-        mtu = link.mtu(name)
+        mtu, down = link.mtu(name), not link.link_up(name)
         if header:
             findings = uplink.examine_interface(name)
         made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
@@ -100,7 +106,13 @@ def open_interface(name: str, *, header: bool = True) -> Interface:
         raise InterfaceError(_refused(name, error)) from None
     with made:
         try:
-            ring_hva = _set_up(made, name, findings.takes_partial)
+            _set_up(made, findings.takes_partial)
+            ring_hva = _map_ring(made.fileno())
+            try:
+                _bind(made, name)
+            except BaseException:
+                _libc.munmap(ring_hva, _RING_LEN)
+                raise
         except OSError as error:
             raise InterfaceError(_refused(name, error)) from None
         return Interface(
@@ -110,33 +122,52 @@ def open_interface(name: str, *, header: bool = True) -> Interface:
             mtu=mtu,
             findings=findings,
             ring_hva=ring_hva,
+            down=down,
         )
 
 
-def _set_up(made: socket.socket, name: str, header: bool) -> int:
-    """Everything about the socket, in the order that the kernel wants; the address of its ring."""
+def interface_from(fd: int, described: Mapping[str, Any]) -> Interface:
+    """The interface that another process opened as `described` and whose socket `fd` is now ours;
+    in any network namespace."""
+    try:
+        ring_hva = _map_ring(fd)
+    except OSError as error:
+        os.close(fd)
+        raise InterfaceError(_refused(str(described["name"]), error)) from None
+    findings = findings_from(described["findings"])
+    return Interface(**{**described, "fd": fd, "ring_hva": ring_hva, "findings": findings})
+
+
+def _set_up(made: socket.socket, header: bool) -> None:
+    """The socket's own settings, in the order that the kernel wants."""
     made.setblocking(False)
     if header:
         made.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
     made.setsockopt(SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
     made.setsockopt(SOL_PACKET, _PACKET_VERSION, _TPACKET_V2)
-    made.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_LEN)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_LEN)
+    except PermissionError:  # in a user namespace of one's own: as much as everybody may
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_LEN)
     block_len = _BLOCK_SLOTS * SLOT_LEN
     request = struct.pack("=4I", block_len, _BLOCKS, SLOT_LEN, SLOTS)
     made.setsockopt(SOL_PACKET, _PACKET_RX_RING, request)
+
+
+def _map_ring(fd: int) -> int:
+    """The address of the ring, mapped into this process."""
     prot, flags = 3, 0x01  # PROT_READ | PROT_WRITE, MAP_SHARED
-    ring_hva = _libc.mmap(None, _RING_LEN, prot, flags, made.fileno(), 0)
+    ring_hva = _libc.mmap(None, _RING_LEN, prot, flags, fd, 0)
     if ring_hva is None or ring_hva == _MAP_FAILED:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    try:
-        member = struct.pack("=iHH8x", socket.if_nametoindex(name), _PACKET_MR_PROMISC, 0)
-        made.setsockopt(SOL_PACKET, _PACKET_ADD_MEMBERSHIP, member)
-        made.bind((name, ETH_P_ALL))
-    except BaseException:
-        _libc.munmap(ring_hva, _RING_LEN)
-        raise
     return int(ring_hva)
+
+
+def _bind(made: socket.socket, name: str) -> None:
+    member = struct.pack("=iHH8x", socket.if_nametoindex(name), _PACKET_MR_PROMISC, 0)
+    made.setsockopt(SOL_PACKET, _PACKET_ADD_MEMBERSHIP, member)
+    made.bind((name, ETH_P_ALL))
 
 
 def _refused(name: str, error: OSError) -> str:

@@ -1,7 +1,8 @@
-"""Settings of a host's network interface: address, MTU, link state, IP addresses.
+"""Settings of a host's network interface: address, MTU, link state, IP addresses, group.
 
 How it works: the old ioctls on any socket, and one rtnetlink request where they cannot do it (IPv6,
-several addresses).  Needs CAP_NET_ADMIN to change anything; raises OSError as the kernel does.
+several addresses, groups).  All of it in the namespace of the calling thread.  Needs CAP_NET_ADMIN
+to change anything; raises OSError as the kernel does.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import os
 import socket
 import struct
 from ipaddress import IPv4Interface, IPv6Interface
+from pathlib import Path
 from typing import Final
 
 IFNAMSIZ: Final = 16
@@ -25,15 +27,21 @@ _SIOCSIFMTU: Final = 0x8922
 _SIOCSIFHWADDR: Final = 0x8924
 _ARPHRD_ETHER: Final = 1
 
-# linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h
+# linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h, linux/if_link.h
+_RTM_SETLINK: Final = 19
 _RTM_NEWADDR: Final = 20
-_NLM_F_REQUEST_ACK_CREATE_EXCL: Final = 0x1 | 0x4 | 0x400 | 0x200
+_NLM_F_REQUEST_ACK: Final = 0x1 | 0x4
+_NLM_F_CREATE_EXCL: Final = 0x400 | 0x200
+_IFLA_GROUP: Final = 27
 _IFA_ADDRESS: Final = 1
 _IFA_LOCAL: Final = 2
 _IFA_FLAGS: Final = 8
 _IFA_F_NODAD: Final = 0x02
 _NLMSGHDR: Final = struct.Struct("=IHHII")
 _IFADDRMSG: Final = struct.Struct("=BBBBI")
+_IFINFOMSG: Final = struct.Struct("=BxHiII")
+# Where iproute2 looks for the names of groups; the first one that knows a name decides.
+GROUP_FILES: Final = (Path("/etc/iproute2/group"), Path("/usr/share/iproute2/group"))
 
 
 def ifreq(name: str, flags: int = 0) -> bytes:
@@ -106,8 +114,37 @@ def add_address(name: str, address: IPv4Interface | IPv6Interface) -> None:
         body += _attribute(kind, address.ip.packed)
     if family == socket.AF_INET6:
         body += _attribute(_IFA_FLAGS, struct.pack("=I", _IFA_F_NODAD))
-    length = _NLMSGHDR.size + len(body)
-    header = _NLMSGHDR.pack(length, _RTM_NEWADDR, _NLM_F_REQUEST_ACK_CREATE_EXCL, 1, 0)
+    _request(_RTM_NEWADDR, _NLM_F_CREATE_EXCL, body)
+
+
+def set_group(name: str, group: int) -> None:
+    """Put the interface into a group, by which firewall rules and `ip link` can name it."""
+    index = socket.if_nametoindex(name)
+    group_attribute = _attribute(_IFLA_GROUP, struct.pack("=I", group))
+    _request(_RTM_SETLINK, 0, _IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, 0, 0) + group_attribute)
+
+
+def group_number(group: str) -> int | None:
+    """The number of an interface group given by number or name; None: nobody knows the name."""
+    if group.isascii() and group.isdigit():
+        return int(group) if int(group) < 1 << 32 else None
+    for path in GROUP_FILES:
+        with contextlib.suppress(OSError):
+            for line in path.read_text(errors="replace").splitlines():
+                number, *names = line.partition("#")[0].split()[:2] or [""]
+                with contextlib.suppress(ValueError):
+                    if names == [group] and 0 <= int(number, 0) < 1 << 32:
+                        return int(number, 0)
+    return None
+
+
+def set_ipv6(name: str, setting: str, value: int) -> None:
+    """Change what the kernel's IPv6 does by itself at the interface."""
+    Path(f"/proc/sys/net/ipv6/conf/{name}/{setting}").write_text(f"{value}\n")
+
+
+def _request(kind: int, flags: int, body: bytes) -> None:
+    header = _NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, _NLM_F_REQUEST_ACK | flags, 1, 0)
     with contextlib.closing(
         socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE

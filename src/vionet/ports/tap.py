@@ -8,9 +8,14 @@ header that points beyond its frame, which shows that it reads headers at all; T
 asked for everything, then for less, until it accepts (spec TP-04); and `ports.uplink` sends frames
 through it both ways.  What it then may give is the port's to say (`Tap.give`).
 
-An interface that did not exist is made, given its address, MTU and IP addresses, and set up; it
-disappears when its descriptor is closed.  One that existed keeps its settings, and is left with
-the header length it had.
+An interface that did not exist is made, given its address, MTU, group and IP addresses, and set
+up; it disappears when its descriptor is closed.  Given a link-local address it is a router's: the
+kernel makes no other one there, and takes no advertisements from guests.  One that existed keeps
+its settings, and is left with the header length it had.
+
+A tap that is open already and was found out about (`Tap.described`) is taken as it is (`tap_from`):
+one that was opened in another network namespace (`ports.namespace`), or by the process whose work
+this one goes on with.  Frames that queued up meanwhile are read like any others.
 
 Invariants: a failed `open` closes what it opened; every failure is a `TapError` of one line.
 Trust: the host's kernel and the person who chose the interface.
@@ -22,11 +27,12 @@ import os
 import re
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 from vionet.engine.status import GSO_ALL, GSO_ECN, GSO_TCP4, GSO_TCP6, GSO_UDP4, GSO_UDP6
 from vionet.ports import bpf, link, uplink
@@ -48,10 +54,12 @@ _TUNGETFEATURES: Final = 0x800454CF
 _TUNSETOFFLOAD: Final = 0x400454D0
 _TUNGETIFF: Final = 0x800454D2
 _TUNATTACHFILTER: Final = 0x401054D5
+_TUNDETACHFILTER: Final = 0x401054D6
 _TUNGETVNETHDRSZ: Final = 0x800454D7
 _TUNSETVNETHDRSZ: Final = 0x400454D8
 _TUNSETVNETLE: Final = 0x400454DC
 
+_CAP_NET_ADMIN: Final = 12  # linux/capability.h
 _DEVICE: Final = "/dev/net/tun"
 _NEEDED: Final = {"IFF_TAP": IFF_TAP, "IFF_NO_PI": IFF_NO_PI, "IFF_VNET_HDR": IFF_VNET_HDR}
 _FLAGS: Final = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
@@ -80,6 +88,11 @@ class Tap:
     findings: Findings  # what its kernel takes and can give
     made: bool  # the interface goes away with the descriptor
     old_header_len: int  # as it was found
+    down: bool = False  # it was not set up when it was opened
+
+    def described(self) -> dict[str, Any]:
+        """All but the descriptor, to be written as JSON and given to `tap_from`."""
+        return {key: value for key, value in asdict(self).items() if key != "fd"}
 
     def close(self) -> None:
         """Close it; an interface that was here before is left as it was found."""
@@ -135,6 +148,7 @@ def open_tap(
     mac: int | None = None,
     mtu: int | None = None,
     address: Sequence[IPv4Interface | IPv6Interface] = (),
+    ifgroup: str | None = None,
 ) -> Tap:
     """Open or make the tap `name`, or take the open descriptor `fd` and own it."""
     if fd is None:
@@ -151,14 +165,14 @@ def open_tap(
             _set_little_endian(fd)
         said = _ask(fd)
         if made:
-            _set_up(name, mac, mtu, address)
-        elif address:
+            said = replace(said, warnings=_set_up(name, mac, mtu, address, ifgroup))
+        elif address or ifgroup:
             raise TapError(
-                f"tap:{name}: exists, and vionet sets up only taps that it makes; "
-                f"leave address= out, or `ip link delete {name}` first"
+                f"tap:{name}: exists, and vionet sets up only taps that it makes; leave "
+                f"{'address' if address else 'ifgroup'}= out, or `ip link delete {name}` first"
             )
         with _explained(name, "its MTU cannot be read"):
-            found_mtu = link.mtu(name)
+            found_mtu, down = link.mtu(name), not link.link_up(name)
         findings = uplink.examine_tap(fd, name, VIRTIO_NET_HDR_LEN, said)
     except BaseException:
         os.close(fd)
@@ -171,7 +185,41 @@ def open_tap(
         findings=findings,
         made=made,
         old_header_len=old_header_len,
+        down=down,
     )
+
+
+def tap_from(fd: int, described: Mapping[str, Any]) -> Tap:
+    """The tap `fd`, now owned, which was open already and is as `described`; nothing is tested.
+
+    It may be in any network namespace.  A filter that a predecessor left is taken off.
+    """
+    try:
+        findings = uplink.findings_from(described["findings"])
+        tap = Tap(**{**described, "fd": fd, "findings": findings})
+        _adopt(fd, tap.name)
+        os.set_inheritable(fd, False)
+        os.set_blocking(fd, False)
+        with _explained(tap.name, "the kernel refused its header"):
+            fcntl.ioctl(fd, _TUNDETACHFILTER, bytes(16))
+            _set_int(fd, _TUNSETVNETHDRSZ, tap.header_len)
+            _set_little_endian(fd)
+    except (KeyError, TypeError) as error:
+        os.close(fd)
+        problem = f"what is told of it is not understood ({error}); open it anew"
+        raise TapError(f"tap:fd={fd}: {problem}") from None
+    except BaseException:
+        with suppress(OSError):  # it may be what is wrong
+            os.close(fd)
+        raise
+    return tap
+
+
+def permitted() -> bool:
+    """Whether this process may make taps where it is."""
+    capabilities = re.search(r"^CapEff:\s*(\w+)$", Path("/proc/self/status").read_text(), re.M)
+    able = capabilities is not None and int(capabilities[1], 16) >> _CAP_NET_ADMIN & 1
+    return bool(able) and os.access(_DEVICE, os.R_OK | os.W_OK)
 
 
 def _attach(name: str) -> tuple[int, bool]:
@@ -283,17 +331,34 @@ def _ask(fd: int) -> Findings:
 
 
 def _set_up(
-    name: str, mac: int | None, mtu: int | None, address: Sequence[IPv4Interface | IPv6Interface]
-) -> None:
+    name: str,
+    mac: int | None,
+    mtu: int | None,
+    address: Sequence[IPv4Interface | IPv6Interface],
+    ifgroup: str | None,
+) -> tuple[str, ...]:
+    """Set up what was made; *returns* warnings."""
     with _explained(name, "cannot be set up"):
         if mac is not None:
             link.set_mac(name, mac)
         if mtu is not None:
             link.set_mtu(name, mtu)
+    if any(one.is_link_local for one in address if one.version == 6):
+        with suppress(FileNotFoundError), _explained(name, "its IPv6 cannot be set"):
+            link.set_ipv6(name, "addr_gen_mode", 1)  # no address of the kernel's own
+            link.set_ipv6(name, "accept_ra", 0)
+    group = None if ifgroup is None else link.group_number(ifgroup)
+    with _explained(name, "cannot be set up"):
+        if group is not None:
+            link.set_group(name, group)
         link.set_link_up(name)
     for one in address:
         with _explained(name, f"address={one} was refused"):
             link.add_address(name, one)
+    if ifgroup is None or group is not None:
+        return ()
+    mend = f"as root: echo '100 {ifgroup}' >>{link.GROUP_FILES[0]}, with a number that is free"
+    return (f"ifgroup_unknown: {name}: no interface group {ifgroup} on this host; {mend}",)
 
 
 def _read_int(fd: int, request: int) -> int:

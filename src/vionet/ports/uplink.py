@@ -25,10 +25,10 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from vionet.engine.status import GSO_ALL, GSO_TCP4, GSO_TCP6, GSO_UDP4, GSO_UDP6
 from vionet.ports import link
@@ -65,6 +65,11 @@ class Findings:
     gives_partial: bool = True
     gives_gso: int = GSO_ALL
     warnings: tuple[str, ...] = ()  # each a name, a colon, and what it means
+
+
+def findings_from(described: Mapping[str, Any]) -> Findings:
+    """Findings that were written as JSON."""
+    return Findings(**{**described, "warnings": tuple(described["warnings"])})
 
 
 def examine_tap(fd: int, name: str, header_len: int, said: Findings) -> Findings:
