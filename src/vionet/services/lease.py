@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 GATEWAY_LINK_LOCAL = IPv6Address("fe80::1")  # of every local interface's host side
+RESOLVERS_MAX = 8  # told of either family
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
