@@ -10,6 +10,10 @@ from enum import StrEnum
 from pathlib import Path
 
 
+class VmError(Exception):
+    """The host refuses a machine something: one line, what, where, and how to mend it."""
+
+
 class Boot(StrEnum):
     """What the firmware tries; AUTO: the kernel if there is one, else disk, cdrom, network."""
 
@@ -35,6 +39,7 @@ class Disk:
     format: str | None = None  # qcow2 or raw; None: as its first bytes say
     size_len: int | None = None  # made with this size where it does not exist
     read_only: bool = False
+    block_device: bool = False  # filled in by `vm.image`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +61,7 @@ class Nic:
     mtu: int | None = None
     packed: bool = False
     device: tuple[str, ...] = ()  # more properties of the QEMU device, as csum=off
+    optional: bool = False  # there may be no DHCP server; the guest's start does not wait for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
