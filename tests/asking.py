@@ -38,7 +38,7 @@ RICH = replace(
 
 def dhcp(kind: str | None = "discover", *options: Any, **fields: Any) -> Packet:
     """A DHCP request (BOOTP's without `kind`); `fields` of its parts as scapy names them."""
-    parts = {
+    parts: dict[str, dict[str, Any]] = {
         "ether": {"src": GUEST, "dst": "ff:ff:ff:ff:ff:ff"},
         "ip": {"src": "0.0.0.0", "dst": "255.255.255.255"},
         "udp": {"sport": 68, "dport": 67},
@@ -61,9 +61,9 @@ def told(packet: Packet, lease: Lease = LEASE) -> Packet:
     return Ether(reply)
 
 
-def options(reply: Packet) -> dict[str, Any]:
+def options(reply: Packet) -> dict[str | int, Any]:
     """The DHCP options of a reply."""
-    found: dict[str, Any] = {}
+    found: dict[str | int, Any] = {}
     for option in reply[DHCP].options:
         if isinstance(option, tuple):
             found[option[0]] = option[1] if len(option) == 2 else list(option[1:])
