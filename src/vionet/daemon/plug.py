@@ -19,8 +19,8 @@ import structlog
 from vionet.config import FabricConfig, Kind, PortConfig
 from vionet.daemon.status import LivePort
 from vionet.engine.status import FabricKind
-from vionet.ports import link
 from vionet.ports.interface import Interface, open_interface
+from vionet.ports.namespace import open_interface_in, open_tap_in
 from vionet.ports.tap import Tap, open_tap
 from vionet.spec import virtio
 
@@ -67,8 +67,16 @@ def opened(config: FabricConfig, opener: Opener) -> Iterator[Mapping[str, Unowne
 def open_port(port: PortConfig) -> Tap | Interface:
     """Open the tap or the interface of a port."""
     if port.kind is Kind.INTERFACE:
-        return open_interface(port.where, header=port.takes_partial or port.gives_partial)
-    return open_tap(port.where, fd=port.fd, mac=port.mac, mtu=port.mtu, address=port.address)
+        header = port.takes_partial or port.gives_partial
+        if port.netns:
+            return open_interface_in(port.netns, port.where, header=header)
+        return open_interface(port.where, header=header)
+    settings: dict[str, Any] = {
+        name: getattr(port, name) for name in ("fd", "mac", "mtu", "address", "ifgroup")
+    }
+    if port.netns:
+        return open_tap_in(port.netns, port.where, **settings)
+    return open_tap(port.where, **settings)
 
 
 def open_positions(
@@ -199,7 +207,7 @@ class Plugs:
         except BaseException:
             held.close()
             raise
-        if not link.link_up(held.name):
+        if held.down:
             mend = f"ip link set {held.name} up"
             self._log.warning("the interface is down", mend=mend, port=port.name)
         return live

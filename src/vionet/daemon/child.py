@@ -1,0 +1,79 @@
+"""A program that vionet keeps running beside itself: passt, a namespace's holder.
+
+How it works: the keeper runs it.  One that was running already, with the same command line, is gone
+on with.  One that ends is started again, after a second at first and a minute at last; that is said
+each time, so log lines are as rare.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from vionet.vm.keeping import Keeper, KeeperError
+
+FIRST_S: Final = 1.0
+LAST_S: Final = 60.0
+CALM_S: Final = 60.0  # who ran so long may be started at once again
+
+
+class Supervised:
+    """One program under the keeper."""
+
+    def __init__(self, keeper: Keeper, name: str, argv: Sequence[str], log: Path) -> None:
+        self._keeper, self.name, self.argv, self._output = keeper, name, list(argv), log
+        self._log = structlog.get_logger("vionet.daemon").bind(program=name)
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> int:
+        """Have it run.  *returns* its process id."""
+        child = self._keeper.children.get(self.name)
+        if child is not None and list(child.argv) != self.argv:
+            await self._end()
+            child = None
+        pid = child.pid if child is not None else await self._spawn()
+        self._task = asyncio.get_running_loop().create_task(self._watch())
+        return pid
+
+    async def stop(self) -> None:
+        """End it."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self._end()
+
+    def leave(self) -> None:
+        """Watch it no more; it goes on."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _spawn(self) -> int:
+        return await self._keeper.spawn(self.name, self.argv, self._output)
+
+    async def _end(self) -> None:
+        if self.name in self._keeper.children:
+            await self._keeper.signal(self.name, signal.SIGTERM)
+            try:
+                async with asyncio.timeout(5):
+                    await self._keeper.ended(self.name)
+            except TimeoutError:
+                await self._keeper.signal(self.name, signal.SIGKILL)
+                await self._keeper.ended(self.name)
+
+    async def _watch(self) -> None:
+        loop, pause_s = asyncio.get_running_loop(), FIRST_S
+        while True:
+            began = loop.time()
+            status = await self._keeper.ended(self.name)
+            if loop.time() - began > CALM_S:
+                pause_s = FIRST_S
+            self._log.warning("it ended and is started again", status=status, in_s=pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LAST_S)
+            with contextlib.suppress(KeeperError):
+                await self._spawn()
