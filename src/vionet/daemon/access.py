@@ -59,8 +59,10 @@ CHOICES: Final = {
     "cdrom": ("cdrom",),
     "memory": ("memory",),
     "interface": ("interface",),
+    "owner": ("owner",),
+    "name": (),  # an instance has one of its own in any case
 }
-INTERFACE_CHOICES: Final = ("switch", "local", "mac")  # the rest reaches into the host
+INTERFACE_CHOICES: Final = ("switch", "local")  # the rest is the host's, or another's address
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,24 +132,38 @@ def open_to_others(entries: Iterable[VmEntry]) -> bool:
     return any(entry.owner or entry.instance_owner for entry in entries)
 
 
-def trusted_file(peer: Peer, path: Path) -> bool:
-    """Whether only root or who runs vionet can change `path`, and the peer can read it.
+def foreign_files(peer: Peer, table: Mapping[str, Any]) -> list[str]:
+    """The files in a machine's description that vionet must not open for this peer."""
+    disks = table.get("disk", [])
+    named = [(table[key], True) for key in ("kernel", "initrd", "cdrom") if key in table]
+    for disk in disks if isinstance(disks, list) else [disks]:
+        if not isinstance(disk, dict):
+            named.append((disk, False))
+        elif "path" in disk:
+            named.append((disk["path"], disk.get("read_only") is True))
+    return [
+        str(path)
+        for path, read_only in named
+        if not (read_only and isinstance(path, str) and _trusted(peer, Path(path)))
+    ]
 
-    Every folder above is looked at, in the path as it is without symbolic links.
-    """
+
+def _trusted(peer: Peer, path: Path) -> bool:
+    """Whether only root or who runs vionet can change the file or any folder on its path, and the
+    peer can read it; a path by way of symbolic links or `..` is not looked at."""
     try:
         real = path.resolve(strict=True)
-        found = [(one, one.stat()) for one in (real, *real.parents)]
-    except (OSError, RuntimeError):
+        found = [one.stat() for one in (real, *real.parents)]
+    except (OSError, RuntimeError, ValueError):
         return False
-    if not stat.S_ISREG(found[0][1].st_mode):
+    if real != path or not stat.S_ISREG(found[0].st_mode):
         return False
-    for number, (_, status) in enumerate(found):
+    for number, status in enumerate(found):
         if status.st_uid not in (0, os.geteuid()) or not _permits(peer, status, 1 if number else 4):
             return False
-        # The sticky bit (/tmp) keeps others from replacing what is not theirs.
-        writable = status.st_mode & (stat.S_IWOTH | stat.S_IWGRP if status.st_gid else stat.S_IWOTH)
-        if writable and not (number and status.st_mode & stat.S_ISVTX):
+        others = stat.S_IWOTH | (stat.S_IWGRP if status.st_gid else 0)
+        # In a folder with the sticky bit (/tmp) nobody replaces what is not theirs.
+        if status.st_mode & others and not (number and status.st_mode & stat.S_ISVTX):
             return False
     return True
 
@@ -155,6 +171,16 @@ def trusted_file(peer: Peer, path: Path) -> bool:
 def _permits(peer: Peer, status: os.stat_result, bit: int) -> bool:
     shift = 6 if peer.uid == status.st_uid else 3 if status.st_gid in peer.groups else 0
     return bool(status.st_mode >> shift & bit)
+
+
+def owner_text(owner: Owner | None) -> str | None:
+    """For people: user:group, with the name for a number that has one."""
+    if owner is None:
+        return None
+    user = owner.user or ""
+    if user.isdecimal():
+        user = Peer(0, int(user), 0).name
+    return f"{user}:{owner.group}" if owner.group else user
 
 
 def _is(peer: Peer, owner: Owner | None) -> bool:
@@ -174,7 +200,9 @@ def _group(name: str) -> int:
 
 
 def _number(name: str, known: Callable[[str], int]) -> int | None:
+    if name.isascii() and name.isdecimal():
+        return int(name)
     try:
         return known(name)
     except KeyError:
-        return int(name) if name.isascii() and name.isdecimal() else None
+        return None

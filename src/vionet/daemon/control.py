@@ -31,7 +31,7 @@ from vionet.daemon.access import LEVELS, Level, Peer, peer_of
 from vionet.vhost_user.listener import Listener
 
 VERSION: Final = 1
-LINE_MAX: Final = 4096  # bytes of one request
+LINE_MAX: Final = 16384  # bytes of one request; a machine's description is the longest
 ANSWER_MAX: Final = 4 << 20  # bytes of one answer; 64 ports need about 200 kB
 CLIENTS_MAX: Final = 64
 IDLE_S: Final = 10.0
