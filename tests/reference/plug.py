@@ -5,6 +5,7 @@ place without a worker.
 import contextlib
 import time
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple, Protocol
 
 from vionet.engine.fdb import pin
@@ -52,6 +53,9 @@ class Options:
     vlan: int | None = None
     trunk: int | None = None
     link_up: bool = True
+    ip: tuple[IPv4Network | IPv6Network, ...] = ()
+    keep_off: tuple[IPv4Network | IPv6Network, ...] = ()
+    reach: tuple[IPv4Network | IPv6Network, ...] = ()
 
 
 NO_OPTIONS = Options()

@@ -353,7 +353,7 @@ def test_single_features_add_up() -> None:
         (["isolated=maybe"], "isolated=maybe: neither; use isolated=on or isolated=off"),
         (["link"], "link needs a value"),
         (["lnk=up"], "lnk=up: no such option; did you mean link?"),
-        (["zzz"], "use one of isolated, policy, offload, vlan, trunk, link"),
+        (["zzz"], "use one of ip, isolated, policy, offload, vlan, trunk, link"),
         (["policy=natural", "link=off"], "link=off: neither"),
         (["link=up", "link=down"], "link is given twice"),
         (["offload=off", "+guest_tso4"], "+guest_tso4: needs +guest_csum"),

@@ -23,6 +23,8 @@ A PORT is KIND:WHERE[,option[=value]...]
 Options of every port:
   mac=52:54:00:12:34:56  the address the driver is told, where its VMM asks
   locked                 frames from and to that address only
+  ip=192.0.2.2           locked to that address too: IP, ARP and neighbour
+                         discovery; may be repeated, and be a network
   isolated               reaches only ports that are not isolated
   mtu=1500               largest packet delivered to it
   vlan=10                the VLAN of its untagged frames
@@ -49,6 +51,9 @@ Options of guests and streams:
 Options of taps:
   address=192.0.2.1/24   of a tap that vionet makes; may be repeated
   fd=N                   an open tap inherited from whoever starts vionet
+\b
+Options of taps and interfaces:
+  netns=NAME             the network namespace where it is, or a path
 """
 
 

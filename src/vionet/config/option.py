@@ -8,7 +8,14 @@ import difflib
 import os
 import re
 from collections.abc import Iterable
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from ipaddress import (
+    IPv4Interface,
+    IPv4Network,
+    IPv6Interface,
+    IPv6Network,
+    ip_interface,
+    ip_network,
+)
 from typing import Final
 
 from vionet.engine.status import Policy
@@ -208,3 +215,29 @@ def address(text: str) -> IPv4Interface | IPv6Interface:
     if "%" in text or value.ip.is_multicast or value.ip.is_unspecified:
         raise ValueError("not an address that an interface can have; use a unicast address")
     return value
+
+
+def ip(text: str) -> IPv4Network | IPv6Network | None:
+    """An IP address, or a network that a port may send from; or `none`."""
+    if text == "none":
+        return None
+    try:
+        value = ip_network(text)
+    except ValueError as error:
+        if "host bits" in str(error):
+            mended = ip_network(text, strict=False)
+            raise ValueError(f"not where the network begins; write {mended}") from None
+        problem = "not an address; write it as 192.0.2.1 or fd00::1, a network with its length"
+        raise ValueError(problem) from None
+    if "%" in text or value.is_multicast or value.network_address.is_unspecified:
+        raise ValueError("not an address that a guest can have; use a unicast address")
+    return value
+
+
+def netns(text: str) -> str:
+    """A network namespace: its name in /run/netns, or a path."""
+    if text[0] != "/" and ("/" in text or text in (".", "..") or len(os.fsencode(text)) > 255):
+        raise ValueError("no name of a network namespace; write one as in netns=web, or a path")
+    if "\0" in text:
+        raise ValueError("it has a zero byte; leave it out")
+    return text

@@ -23,6 +23,7 @@ from vionet.services.lease import Lease
 from vionet.spec.virtio_net import VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM
 
 _SOCKET_PATH_MAX: Final = 107  # bytes; sockaddr_un.sun_path is 108 with its zero
+IP_MAX: Final = 4  # networks of either version that a port is locked to
 
 
 class Kind(StrEnum):
@@ -32,6 +33,7 @@ class Kind(StrEnum):
     TAP = "tap"
     INTERFACE = "interface"
     STREAM = "stream"
+    SERVICE = "service"  # the control plane; made by the program, never written by people
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,8 @@ class PortConfig:
     address: tuple[IPv4Interface | IPv6Interface, ...] = ()
     fd: int | None = None
     ip: tuple[IPv4Network | IPv6Network, ...] = ()  # what it may send from; none: anything
-    keep_off: tuple[IPv4Network | IPv6Network, ...] = ()  # where it may not send to, unless in `ip`
+    keep_off: tuple[IPv4Network | IPv6Network, ...] = ()  # where it may not send to, but
+    reach: tuple[IPv4Network | IPv6Network, ...] = ()  # to here and to `ip` all the same
     netns: str | None = None  # network namespace of a tap or an interface: a name or a path
     ifgroup: str | None = None  # interface group of a tap that vionet makes
     lease: Lease | None = None  # of a service: whom it answers, and what
@@ -79,9 +82,12 @@ class PortConfig:
         return bool(self.features >> VIRTIO_NET_F_CSUM & 1)
 
 
+_WRITTEN: Final = (Kind.GUEST, Kind.TAP, Kind.INTERFACE, Kind.STREAM)
+
+
 class _Option(NamedTuple):
     read: Callable[[str], Any] | None  # None: a flag
-    kinds: tuple[Kind, ...] = tuple(Kind)
+    kinds: tuple[Kind, ...] = _WRITTEN
     fixed: str = ""  # why it cannot change while the port is in use
     field: str = ""  # of PortConfig, where it is not the option's name
 
@@ -104,6 +110,7 @@ def _offload(text: str) -> str:
 _OPTIONS: Final = {
     "mac": _Option(option.mac, fixed=_TOLD),
     "locked": _Option(None, fixed=_MADE),
+    "ip": _Option(option.ip),
     "isolated": _Option(None),
     "policy": _Option(option.policy, _OFFLOADING),
     "mtu": _Option(option.mtu, fixed=_TOLD),
@@ -118,8 +125,10 @@ _OPTIONS: Final = {
     "group": _Option(option.group, _SOCKETS, fixed=_MADE),
     "address": _Option(option.address, _TAP, fixed=_MADE),
     "fd": _Option(option.fd, _TAP, fixed=_MADE),
+    "netns": _Option(option.netns, _KERNEL, fixed=_MADE),
 }
-_REPEATABLE: Final = ("address",)
+_REPEATABLE: Final = ("address", "ip")
+_FOLLOWING: Final = {"features", "keep_off", "reach"}  # no options, and may change in use
 _SWITCHES: Final = {"on": True, "off": False}  # values of a flag that is changed
 _EXAMPLES: Final = {
     Kind.GUEST: "guest:/run/a.sock",
@@ -169,13 +178,15 @@ def changed_port(config: PortConfig, pieces: Sequence[str]) -> PortConfig:
     if "offload" in values:
         word = word & ~feature.ALL_OFFLOADS | feature.OFFLOADS[values.pop("offload")]
     features = feature.switched_word(word, switched, config.name)
-    return replace(config, features=features, **values)
+    changed = replace(config, features=features, **values)
+    _check_ip(changed, config.name)
+    return changed
 
 
 def can_follow(before: PortConfig, after: PortConfig) -> bool:
     """Whether a port can become `after` while it is in use."""
     free = {entry.field or key for key, entry in _OPTIONS.items() if not entry.fixed}
-    changed = {name: getattr(after, name) for name in free - {"offload"} | {"features"}}
+    changed = {name: getattr(after, name) for name in free - {"offload"} | _FOLLOWING}
     lasting = (before.features ^ after.features) & ~feature.ALL_OFFLOADS
     return replace(before, **changed) == after and not lasting
 
@@ -201,8 +212,9 @@ def _read_pieces(
 
 def _read_head(text: str, head: str) -> tuple[Kind, str]:
     kind, colon, where = head.partition(":")
-    if kind not in list(Kind):
-        hint = suggest(kind, Kind) if colon else f"write KIND:WHERE, as in {_EXAMPLES[Kind.GUEST]}"
+    if kind not in _WRITTEN:
+        example = f"write KIND:WHERE, as in {_EXAMPLES[Kind.GUEST]}"
+        hint = suggest(kind, _WRITTEN) if colon else example
         raise ConfigError(text or "''", f"{kind or 'empty'}: no kind of port; {hint}")
     if not colon:
         raise ConfigError(text, f"{head}: says not where; write {_EXAMPLES[Kind(kind)]}")
@@ -234,7 +246,9 @@ def _read_option(text: str, kind: Kind, piece: str, values: dict[str, Any], in_u
         read = entry.read(value)
     except ValueError as error:
         raise ConfigError(text, f"{piece}: {error}") from None
-    values[key] = (*values.get(key, ()), read) if key in _REPEATABLE else read
+    if key in _REPEATABLE:
+        read = values.get(key, ()) if read is None else (*values.get(key, ()), read)
+    values[key] = read
 
 
 def _read_flag(text: str, piece: str, in_use: bool) -> bool:
@@ -252,10 +266,21 @@ def _check_together(config: PortConfig, text: str) -> None:
     """What no option can judge alone."""
     if config.locked and config.mac is None:
         raise ConfigError(text, "locked: to which address? add mac=52:54:00:…")
+    _check_ip(config, text)
     if config.kind in _KERNEL:
         _check_interface(config, text)
     else:
         _check_socket(config, text)
+
+
+def _check_ip(config: PortConfig, text: str) -> None:
+    if config.ip and not config.locked:
+        raise ConfigError(text, "ip: the port is not locked; add locked and mac=52:54:00:…")
+    if config.keep_off and not config.ip:
+        raise ConfigError(text, "ip=none: a local interface keeps its lock; leave it out")
+    for version in (4, 6):
+        if sum(network.version == version for network in config.ip) > IP_MAX:
+            raise ConfigError(text, f"ip: more than {IP_MAX} of IPv{version}; use fewer, or larger")
 
 
 def _check_socket(config: PortConfig, text: str) -> None:
@@ -278,5 +303,6 @@ def _check_interface(config: PortConfig, text: str) -> None:
         fault = name_fault(config.where)
         if fault:
             raise ConfigError(text, f"{fault}; write {_EXAMPLES[config.kind]}")
-    if config.fd is not None and config.address:
-        raise ConfigError(text, "address: whoever opened fd sets the tap up; leave it out")
+    for key in ("address", "netns"):
+        if config.fd is not None and getattr(config, key):
+            raise ConfigError(text, f"{key}: whoever opened fd sets the tap up; leave it out")

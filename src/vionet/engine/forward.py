@@ -9,6 +9,9 @@ the frame where it is (HELD).
 Frames to 01:80:c2:00:00:00 up to :0f are for the next bridge and pass a switch only where a person
 has said so (`State.reserved`, W66); their senders are learnt like others.
 
+What a port locked to IP addresses asks of DHCP and of routers goes to the service port where there
+is one (`enter`); nothing else is flooded there, and what it floods only such ports get.
+
 Invariants: every frame that goes nowhere is counted by its reason: refusals at the sender's port,
 failed deliveries at the receiver's.  In a flood, ports outside the frame's VLAN are not asked.
 """
@@ -17,9 +20,10 @@ from vionet.engine.deliver import deliver
 from vionet.engine.deliver_guest import flush
 from vionet.engine.fdb import REFRESH_NS, learn, lookup, owner
 from vionet.engine.filter import filtered
+from vionet.engine.guard import ASKS, guard
 from vionet.engine.ingress import read_addresses, read_headers
 from vionet.engine.judge import judge, read_header
-from vionet.engine.layout import FRAME, PORT, STATE, WORK, Frame, Port, State, Work
+from vionet.engine.layout import FRAME, STATE, WORK, Frame, State, Work
 from vionet.engine.parse import parse_plain
 from vionet.engine.seal import plant_seed
 from vionet.engine.share import ASKED, SHARED, try_port, wait_port
@@ -52,6 +56,7 @@ SWITCH = int(FabricKind.SWITCH)
 WIRE = int(FabricKind.WIRE)
 RESERVED = 0x0180C2000000 >> 4
 HELD = -1  # a wire's frame stays where it is
+SERVED = -1  # of `enter`
 
 
 @kernel(INT, STATE, WORK, INT)
@@ -114,13 +119,18 @@ def flood(state: State, work: Work, frame: Frame, in_port: int) -> int:
     if frame.dst >> 4 == RESERVED and not state.reserved >> (frame.dst & 15) & 1:
         return RESERVED_MULTICAST
     found = NO_OTHER_PORT
+    service = state.service - 1
     for out in range(state.n_ports):
-        if out != in_port and state.ports[out].up:
-            status = offer_any(state, work, frame, in_port, out)
-            if status != VLAN_NOT_ALLOWED:
-                found = OK
-                if status != OK:
-                    work.drops[out, status] += 1
+        port = state.ports[out]
+        if out == in_port or out == service or not port.up:
+            continue
+        if in_port == service and not port.n_rules:
+            continue
+        status = offer_any(state, work, frame, in_port, out)
+        if status != VLAN_NOT_ALLOWED:
+            found = OK
+            if status != OK:
+                work.drops[out, status] += 1
     return found
 
 
@@ -162,13 +172,30 @@ def check_source(state: State, work: Work, frame: Frame, in_port: int, vlan: int
     return OK
 
 
-@kernel(INT, STATE, PORT, WORK, FRAME)
-def enter(state: State, port: Port, work: Work, frame: Frame) -> int:
-    """A frame comes in by a special port: its flow, its VLAN.  *returns* OK or a drop reason."""
+@kernel(INT, STATE, WORK, FRAME, INT)
+def enter(state: State, work: Work, frame: Frame, in_port: int) -> int:
+    """A frame comes in by a special port: whom it may speak for, its flow, its VLAN.
+
+    *returns* OK, a drop reason, or SERVED where the service port had it.
+    """
+    port = state.ports[in_port]
     frame.vid = 0
+    verdict = guard(port, work, frame) if port.n_rules else OK
+    if verdict > OK:
+        return verdict
     if port.steers:
         learn_flow(state, port, work, frame, work.tx_ring)
-    return classify(port, work, frame) if state.vlan_aware else OK
+    if state.vlan_aware:
+        status = classify(port, work, frame)
+        if status != OK:
+            return status
+    if verdict != ASKS or state.service == 0:
+        return OK
+    out = state.service - 1
+    status = offer_any(state, work, frame, in_port, out)
+    if status != OK:
+        work.drops[out, status] += 1
+    return SERVED
 
 
 @kernel(INT, STATE, WORK, FRAME, INT, inline=True)
@@ -191,9 +218,9 @@ def forward(state: State, work: Work, frame: Frame, in_port: int) -> int:
     read_addresses(work, frame)
     vlan = 0
     if port.special & ASKED:
-        status = enter(state, port, work, frame)
+        status = enter(state, work, frame, in_port)
         if status != OK:
-            return status
+            return max(status, OK)
         vlan = frame.vid << VLAN_SHIFT
     status = check_source(state, work, frame, in_port, vlan)
     if status != OK:

@@ -64,14 +64,17 @@ def count_rings(state: State) -> int:
 @kernel(INT, STATE)
 def settle(state: State) -> int:
     """Recompute what follows from what the control plane wrote, each time before it lets go."""
-    state.vlan_aware = 0
+    state.vlan_aware = state.service = 0
     for index in range(state.n_ports):
         port = state.ports[index]
+        if port.service:
+            state.service = index + 1
         if state.kind == SWITCH and (port.vlan or port.trunk):
             state.vlan_aware = 1
     for index in range(state.n_ports):
         port = state.ports[index]
         told = port.link_down | port.isolated | port.locked | port.filter | port.steers
+        told |= port.n_rules
         shared = state.n_workers > 1 and (port.kind == GUEST or port.kind == STREAM)
         port.special = (ASKED if state.vlan_aware | told else 0) | (SHARED if shared else 0)
     return count_rings(state)

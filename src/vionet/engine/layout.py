@@ -33,6 +33,7 @@ BURST_SEGMENTS: Final = 128  # made in software, after which a burst ends: half 
 PATIENCE_NS: Final = 2_000_000  # a driver is waited for that has posted enough for a frame before
 FLOWS_MAX: Final = 1024  # slots of the table that keeps a flow on one queue, a power of two
 FILTER_MAX: Final = 64  # addresses in a driver's unicast or multicast filter
+RULES_MAX: Final = 24  # networks that a port is locked to, kept off, or reaches all the same
 VLANS: Final = 4096
 SLOT_LEN: Final = HEAD_ROOM + HEAD_MAX  # of one head copy; an odd number of cache lines
 FRAME_MAX: Final = 65589  # spec RB-02: 14 + 40 + 65535
@@ -93,6 +94,17 @@ class Queue(Record):
     waits_ns: int  # since when a large frame waits for as many; 0: none does
     owed: int  # the driver is to be interrupted, whatever it asked for
     mirror_hva: int  # packed: where its position is kept for a restart; 0: nowhere
+
+
+class Rule(Record):
+    """What one network is to a port, as little-endian loads see addresses (`engine.guard`)."""
+
+    standing: int  # Standing
+    version: int  # 4: the address is in `first`; 6: in both
+    first: int
+    first_mask: int
+    second: int
+    second_mask: int
 
 
 class Port(Record):
@@ -157,6 +169,9 @@ class Port(Record):
     multicast: Annotated[Ints, FILTER_MAX]
     vlans: Annotated[Ints, VLANS // 64]  # a bit for each VLAN that may pass a trunk
     vlan_filter: Annotated[Ints, VLANS // 64]  # a bit for each VLAN that the driver wants
+    service: int  # 1: the control plane is at the other end (`ports.service_port`)
+    n_rules: int  # 0: it may send from and to any IP address
+    rules: Annotated[Records[Rule], RULES_MAX]
 
 
 class FdbEntry(Record):
@@ -188,6 +203,7 @@ class State(Record):
     sleep_ms: int  # how long to sleep at most; -1: until something happens
     spin_ns: int  # how long an idle worker polls before it sleeps
     notice_fd: int  # eventfd: something happened that the control plane should log
+    service: int  # 1 + the port where guests' requests are answered; 0: there is none
     ports: Annotated[Records[Port], PORTS_MAX]
     fdb: Annotated[Records[FdbEntry], FDB_SIZE]
     epoll_fds: Annotated[Ints, WORKERS_MAX]  # what each worker sleeps on

@@ -176,7 +176,7 @@ def pass_plain(state: State, work: Work, in_port: int, first: int, count: int) -
     Their bytes are added to `work.passed_bytes`.
     """
     sender = state.ports[in_port]
-    if sender.steers or sender.trunk:
+    if sender.steers or sender.trunk or sender.n_rules:
         return first
     header_len = sender.header_len
     offers = sender.offers_partial

@@ -91,8 +91,13 @@ OK: Final = 0
     RESERVED_MULTICAST,
     LINK_DOWN,
     QUEUE_UNUSED,
-) = range(1, 49)
-DROP_REASONS: Final = ("", *_words("CHAIN_TOO_LONG", "QUEUE_UNUSED"))
+    SOURCE_IP_LOCKED,
+    NEIGHBOUR_LOCKED,
+    PROTOCOL_LOCKED,
+    SERVICE_FORGED,
+    KEPT_OFF,
+) = range(1, 54)
+DROP_REASONS: Final = ("", *_words("CHAIN_TOO_LONG", "KEPT_OFF"))
 
 
 class FabricKind(IntEnum):
@@ -110,6 +115,14 @@ class PortKind(IntEnum):
     TAP = 2
     INTERFACE = 3
     STREAM = 4
+
+
+class Standing(IntEnum):
+    """What a network is to a port that is locked to IP addresses (`engine.guard`)."""
+
+    OWN = 1  # it may send from there
+    KEPT = 2  # it may not send to there
+    REACHED = 4  # but to there all the same
 
 
 class Policy(IntEnum):

@@ -27,6 +27,7 @@ from vionet.ports.guest import GuestPort
 from vionet.ports.interface import Interface
 from vionet.ports.interface_port import InterfacePort
 from vionet.ports.position import NO_POSITIONS
+from vionet.ports.service_port import ServicePort
 from vionet.ports.slot import PortOptions, Slot
 from vionet.ports.stream_port import StreamPort
 from vionet.ports.tap import Tap
@@ -128,6 +129,12 @@ class Fabric:
         """Plug in a stream, which then waits for its peer."""
         with self._new_slot() as slot:
             self._at[slot.index] = port = StreamPort(slot, options)
+        return port
+
+    def add_service(self, options: PortOptions) -> ServicePort:
+        """Plug in the control plane, which answers what guests ask of DHCP and of routers."""
+        with self._new_slot() as slot:
+            self._at[slot.index] = port = ServicePort(slot, options)
         return port
 
     def remove(self, port: AnyPort) -> None:

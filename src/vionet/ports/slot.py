@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Protocol
 
 from vionet.engine.fdb import forget_port, pin
 from vionet.engine.layout import VLANS, Port, State, Work
-from vionet.engine.status import DROP_REASONS, LEDGER_KEYS, Accepts, Policy, PortKind
+from vionet.engine.status import DROP_REASONS, LEDGER_KEYS, Accepts, Policy, PortKind, Standing
 
 
 class Watch(Protocol):
@@ -80,6 +81,18 @@ class PortOptions(Protocol):
     def link_up(self) -> bool:
         """False: a person holds the link down, and nothing passes."""
 
+    @property
+    def ip(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """What it may send from; none: anything."""
+
+    @property
+    def keep_off(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Where it may not send to, unless that is in `ip` or in `reach`."""
+
+    @property
+    def reach(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Exceptions from `keep_off`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:
@@ -123,6 +136,24 @@ class Slot:
         record.trunk = int(options.trunk is not None)
         words = (options.trunk or 0).to_bytes(VLANS // 8, "little")
         record.vlans[:] = struct.unpack(f"<{VLANS // 64}q", words)
+        self._set_rules(options)
+
+    def _set_rules(self, options: PortOptions) -> None:
+        """What the guard judges by.  *requires* hold."""
+        assert options.ip or not options.keep_off, "kept off, but not locked to an address"
+        record, count = self.record, 0
+        for standing, networks in (
+            (Standing.OWN, options.ip),
+            (Standing.KEPT, options.keep_off),
+            (Standing.REACHED, options.reach if options.ip else ()),
+        ):
+            for network in networks:
+                rule = record.rules[count]
+                rule.standing, rule.version = int(standing), network.version
+                rule.first, rule.second = _words(network.network_address)
+                rule.first_mask, rule.second_mask = _words(network.netmask)
+                count += 1
+        record.n_rules = count
 
     def forget(self) -> None:
         """Drop the addresses learnt here; a locked port keeps its own.  *requires* hold."""
@@ -158,6 +189,12 @@ class Plugged:
     def drops(self) -> dict[str, int]:
         """Dropped frames by reason."""
         return self._slot.drops()
+
+
+def _words(address: IPv4Address | IPv6Address) -> tuple[int, int]:
+    """An address as two little-endian loads see it."""
+    first, second = struct.unpack("<qq", address.packed.ljust(16, b"\0"))
+    return first, second
 
 
 def accepts_of(takes_partial: bool, policy: Policy) -> Accepts:

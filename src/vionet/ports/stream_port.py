@@ -19,7 +19,7 @@ from vionet.jit.record import address_of
 from vionet.ports.slot import Plugged, PortOptions, Slot
 from vionet.spec.virtio_net import VIRTIO_NET_HDR_LEN
 
-_SEND_BUFFER: Final = 1 << 20  # bytes, or as many as the kernel allows: several large frames
+SEND_BUFFER: Final = 1 << 20  # bytes, or as many as the kernel allows: several large frames
 _PEER_CLOSED: Final = "the peer closed it"
 
 
@@ -55,11 +55,11 @@ class StreamPort(Plugged):
         why = int(self._slot.record.ended)
         return None if not why else _PEER_CLOSED if why == LEFT else DROP_REASONS[why]
 
-    def attach(self, connected: socket.socket) -> None:
+    def attach(self, connected: socket.socket, send_buffer: int = SEND_BUFFER) -> None:
         """Exchange frames with a peer from now on.  *requires* the state `waiting`."""
         assert self._socket is None
         connected.setblocking(False)
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         with self._slot.hold():
             record = self._slot.record
             record.in_off = record.in_len = record.out_off = record.out_len = record.ended = 0

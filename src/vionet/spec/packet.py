@@ -1,21 +1,27 @@
-"""Numbers of the packets: Ethernet, IPv4, IPv6, TCP, UDP.  Sources: IEEE 802.1Q, RFCs, IANA."""
+"""Numbers of the packets: Ethernet, ARP, IPv4, IPv6, ICMP, TCP, UDP, DHCP.
+
+Sources: IEEE 802.1Q, RFCs, IANA.
+"""
 
 from typing import Final
 
 ETH_HLEN: Final = 14
 VLAN_HLEN: Final = 4
 ETH_P_IP: Final = 0x0800
+ETH_P_ARP: Final = 0x0806
 ETH_P_8021Q: Final = 0x8100
 ETH_P_IPV6: Final = 0x86DD
 ETH_P_8021AD: Final = 0x88A8
 ETH_P_QINQ1: Final = 0x9100  # pre-standard outer tag
 
 IPPROTO_HOPOPTS: Final = 0
+IPPROTO_ICMP: Final = 1
 IPPROTO_TCP: Final = 6
 IPPROTO_UDP: Final = 17
 IPPROTO_ROUTING: Final = 43
 IPPROTO_FRAGMENT: Final = 44
 IPPROTO_AH: Final = 51
+IPPROTO_ICMPV6: Final = 58
 IPPROTO_DSTOPTS: Final = 60
 IPPROTO_SCTP: Final = 132
 
@@ -31,3 +37,21 @@ TCP_HLEN: Final = 20
 TCP_CSUM_OFF: Final = 16
 UDP_HLEN: Final = 8
 UDP_CSUM_OFF: Final = 6
+
+DHCP_SERVER: Final = 67
+DHCP_CLIENT: Final = 68
+DHCPV6_CLIENT: Final = 546
+DHCPV6_SERVER: Final = 547
+
+ICMP_REDIRECT: Final = 5
+ICMP_ROUTER_ADVERT: Final = 9  # RFC 1256
+ICMPV6_MLD_REPORT: Final = 131
+ICMPV6_MLD_DONE: Final = 132
+ICMPV6_ROUTER_SOLICIT: Final = 133
+ICMPV6_ROUTER_ADVERT: Final = 134
+ICMPV6_NEIGHBOUR_SOLICIT: Final = 135
+ICMPV6_NEIGHBOUR_ADVERT: Final = 136
+ICMPV6_REDIRECT: Final = 137
+ICMPV6_MLD2_REPORT: Final = 143
+ND_OPT_SOURCE_LL: Final = 1
+ND_OPT_TARGET_LL: Final = 2
