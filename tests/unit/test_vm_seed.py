@@ -46,9 +46,14 @@ def test_documents() -> None:
     assert {
         "version": 2,
         "ethernets": {
-            "nic0": {"match": {"macaddress": "52:54:00:ab:00:01"}, "dhcp4": True},
-            "nic1": {
+            "eth0": {
+                "match": {"macaddress": "52:54:00:ab:00:01"},
+                "set-name": "eth0",
+                "dhcp4": True,
+            },
+            "eth1": {
                 "match": {"macaddress": "52:54:00:ab:00:02"},
+                "set-name": "eth1",
                 "dhcp4": True,
                 "optional": True,
             },

@@ -38,11 +38,12 @@ def documents(vm: Vm) -> dict[str, bytes]:
     if keys:
         meta["public-keys"] = keys  # with a user's own user-data, too
         user["ssh_authorized_keys"] = keys
-    cards = {
-        f"nic{number}": {"match": {"macaddress": nic.mac.lower()}, "dhcp4": True}
-        | ({"optional": True} if nic.optional else {})
-        for number, nic in enumerate(vm.nics)
-    }
+    cards: dict[str, dict[str, Any]] = {}
+    for number, nic in enumerate(vm.nics):
+        # What configures networks in older guests goes by names alone, so they get one.
+        name = f"eth{number}"
+        found = {"match": {"macaddress": nic.mac.lower()}, "set-name": name}
+        cards[name] = {**found, "dhcp4": True, **({"optional": True} if nic.optional else {})}
     own = b"#cloud-config\n" + _json(user) if seed.user_data is None else _read(seed.user_data)
     network = {"version": 2, "ethernets": cards}
     return {"meta-data": _json(meta), "user-data": own, "network-config": _json(network)}
