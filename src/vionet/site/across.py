@@ -12,7 +12,7 @@ from typing import Final
 
 from vionet.config.fabric import parse_name
 from vionet.config.option import ConfigError, suggest
-from vionet.config.port import Kind, PortConfig
+from vionet.config.port import IP_MAX, Kind, PortConfig
 from vionet.site.model import Interface, Local, Site, Uplink, VmEntry
 from vionet.site.toml_line import Place, dotted
 from vionet.vm.command import faults as vm_faults
@@ -91,9 +91,12 @@ def _switch_faults(site: Site) -> Iterator[Fault]:
         if one.switch is not None and one.switch not in known:
             hint = suggest(one.switch, known) if known else "there is none in this file; add it"
             yield (*place, "switch"), f"{one.switch}: no such switch; {hint}"
-        locked = one.local or one.port.locked or one.switch in lock
-        if one.port.ip and not locked:
+        if one.port.ip and not (one.local or one.port.locked or one.switch in lock):
             yield (*place, "ip"), "of a port that is locked; add locked"
+        for version in (4, 6):
+            own = sum(network.version == version for network in one.port.ip) + one.local
+            if own > IP_MAX:
+                yield (*place, "ip"), f"more than {IP_MAX} of IPv{version}; use fewer, or larger"
 
 
 def _interfaces(site: Site) -> Iterator[tuple[Place, Interface]]:
