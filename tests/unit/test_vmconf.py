@@ -193,8 +193,9 @@ def test_interfaces_is_a_minimum() -> None:
 
 def test_switch() -> None:
     """A switch, its way outside, its lock, its namespace; without a statement it is up."""
-    text = 'switch "uplink" { locked lladdr }\nswitch b {\n interface eth1\n rdomain 5\n group "vms"\n}\nswitch c { down }\n'
-    first, second, third = site(text).switches
+    text = 'switch "uplink" { locked lladdr }\nswitch c { down }\n'
+    text += "switch b {\n interface eth1\n rdomain 5\n group vms\n}\n"
+    first, third, second = site(text).switches
     assert ("uplink", True, True, ()) == (
         first.fabric.name,
         first.locked,

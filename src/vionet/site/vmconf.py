@@ -63,12 +63,13 @@ class _Sections:
         """One statement of the file."""
         if self._judge.meaningless(statement):
             return
-        if statement.key == "switch":
-            self._read_switch(statement)
-        elif statement.key == "vm":
-            self._read_vm(statement)
-        else:
-            self._read_local(statement)
+        sections = {
+            "local inet6": self._read_local,
+            "local prefix": self._read_local,
+            "switch": self._read_switch,
+            "vm": self._read_vm,
+        }
+        sections[statement.key](statement)
         self._told = self._judge.reading.mistakes
 
     def site(self, path: Path) -> Site:
@@ -82,9 +83,9 @@ class _Sections:
         top = Place(0, str(path), 1)
         for where, problem in across.faults(site):
             sizes = range(len(where), 0, -1)
-            places = [self._places[where[:n]] for n in sizes if where[:n] in self._places]
-            if where not in self._broken:
-                self._judge.reading.mistake(places[0] if places else top, problem)
+            near = next((where[:size] for size in sizes if where[:size] in self._places), ())
+            if near not in self._broken:
+                self._judge.reading.mistake(self._places.get(near, top), problem)
         return site
 
     def _name(self, statement: Statement, word: str, taken: Collection[str]) -> str | None:

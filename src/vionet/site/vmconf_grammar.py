@@ -264,7 +264,7 @@ class _File:
             elif word[0] in "<{":
                 inner = self._block(word, form)
             elif _is_keyword(word):
-                self._lexer.take()  # only behind a bracket: it fits
+                self._value(word, form)
             else:
                 values[word] = self._value(word, form)
         return inner
@@ -292,19 +292,18 @@ class _File:
 
     def _value(self, word: str, form: _Form) -> str:
         token = self._lexer.peek()
-        if "|" in word:
+        if not word.isupper():
             fits = _is(token, *word.split("|"))
         else:
             number = token.kind is Kind.NUMBER and word in _NUMBERS
             fits = number or (word != "N" and _is_string(token))
         if not fits:
-            quotes = token.kind in (Kind.WORD, Kind.NUMBER) and word != "N" and "|" not in word
+            quotes = token.kind in (Kind.WORD, Kind.NUMBER) and word != "N" and word.isupper()
             hint = "put it in quotes" if quotes else f"write {form.text}"
             raise _Mistake(token, f"{_shown(token)} where {word} belongs; {hint}")
         text = self._lexer.take().text
-        while (
-            word not in (*_NUMBERS, *_SINGLE) and "|" not in word and _is_string(self._lexer.peek())
-        ):
+        joined = word.isupper() and word not in (*_NUMBERS, *_SINGLE)
+        while joined and _is_string(self._lexer.peek()):
             text += self._lexer.take().text
         return text
 

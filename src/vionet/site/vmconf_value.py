@@ -27,7 +27,7 @@ _OPPOSITES: Final = {"enable": "disable", "up": "down"}
 _NOTHING: Final = {
     "agentx": "nothing is told to an SNMP daemon; read `vionet status --json`",
     "socket owner": "the control socket asks whose a machine is; name an owner in the machine",
-    "staggered start": "all machines are started at once; disable those that are to wait",
+    "staggered start parallel": "all machines are started at once; disable those that are to wait",
     "sev": "the machine's memory is not encrypted here; leave it out",
     "seves": "the machine's memory and registers are not encrypted here; leave it out",
 }
