@@ -33,6 +33,7 @@ _COMMANDS: Final = {
     "demo": Entry("vionet.cli.demo", "demo", "A tour in under a minute, without root or QEMU."),
     "switch": Entry("vionet.cli.fabric", "switch", "Join many ports, in the foreground."),
     "wire": Entry("vionet.cli.fabric", "wire", "Join two ports and nothing else."),
+    "up": Entry("vionet.cli.up", "up", "Run machines and switches that a file describes."),
     "status": Entry(
         "vionet.cli.status", "status", "Who is attached, what was negotiated, the ledger."
     ),

@@ -20,6 +20,20 @@ FIRST_S: Final = 1.0
 LAST_S: Final = 60.0
 CALM_S: Final = 60.0  # who ran so long may be started at once again
 
+GRACE_S: Final = 5.0  # from SIGTERM to SIGKILL
+
+
+async def end_child(keeper: Keeper, name: str) -> None:
+    """End a child of the keeper, if it runs."""
+    if name in keeper.children:
+        await keeper.signal(name, signal.SIGTERM)
+        try:
+            async with asyncio.timeout(GRACE_S):
+                await keeper.ended(name)
+        except TimeoutError:
+            await keeper.signal(name, signal.SIGKILL)
+            await keeper.ended(name)
+
 
 class Supervised:
     """One program under the keeper."""
@@ -33,7 +47,7 @@ class Supervised:
         """Have it run.  *returns* its process id."""
         child = self._keeper.children.get(self.name)
         if child is not None and list(child.argv) != self.argv:
-            await self._end()
+            await end_child(self._keeper, self.name)
             child = None
         pid = child.pid if child is not None else await self._spawn()
         self._task = asyncio.get_running_loop().create_task(self._watch())
@@ -45,7 +59,7 @@ class Supervised:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        await self._end()
+        await end_child(self._keeper, self.name)
 
     def leave(self) -> None:
         """Watch it no more; it goes on."""
@@ -54,16 +68,6 @@ class Supervised:
 
     async def _spawn(self) -> int:
         return await self._keeper.spawn(self.name, self.argv, self._output)
-
-    async def _end(self) -> None:
-        if self.name in self._keeper.children:
-            await self._keeper.signal(self.name, signal.SIGTERM)
-            try:
-                async with asyncio.timeout(5):
-                    await self._keeper.ended(self.name)
-            except TimeoutError:
-                await self._keeper.signal(self.name, signal.SIGKILL)
-                await self._keeper.ended(self.name)
 
     async def _watch(self) -> None:
         loop, pause_s = asyncio.get_running_loop(), FIRST_S

@@ -44,7 +44,7 @@ class Defined:
         for name, one in self._known.items():
             if name not in bases and (one["template"] is None or one["template"] in bases):
                 with contextlib.suppress(SiteError):
-                    yield vm_from_table(name, one["table"], bases.get(one["template"]))
+                    yield vm_from_table(name, one["table"], bases.get(one["template"]), Path("/"))
 
     def _write(self) -> None:
         temporary = self._path.with_suffix(".new")

@@ -70,8 +70,7 @@ class Ending:
         for number in self._others:
             self._loop.remove_signal_handler(number)
         if self._deaths and error is None:
-            problem = f"the worker died, please report it: {self._deaths[0]}"
-            raise RunError(f"{self._name}: {problem}")
+            raise RunError(f"{self._name}: {self._deaths[0]}")
 
     async def wait(self) -> None:
         """Until it is told to end."""
@@ -81,6 +80,11 @@ class Ending:
         """Tell it."""
         self._ended.set()
 
+    def die(self, problem: str) -> None:
+        """End it with an error."""
+        self._deaths.append(problem)
+        self._ended.set()
+
     def _end(self) -> None:
         for number in ENDING:
             self._loop.remove_signal_handler(number)
@@ -88,6 +92,6 @@ class Ending:
         self.end()
 
     def _died(self, args: threading.ExceptHookArgs) -> None:
-        self._deaths.append(f"{args.exc_type.__name__}: {args.exc_value}")
         threading.__excepthook__(args)
-        self._loop.call_soon_threadsafe(self._ended.set)
+        problem = f"{args.exc_type.__name__}: {args.exc_value}"
+        self._loop.call_soon_threadsafe(self.die, f"the worker died, please report it: {problem}")

@@ -32,9 +32,9 @@ def control_sockets() -> list[Path]:
         return []
 
 
-def listen_at(path: Path) -> Listener:
-    """A control socket for its owner alone."""
-    return Listener(path, 0o600)
+def listen_at(path: Path, mode: int = 0o600) -> Listener:
+    """A control socket, for its owner alone unless `mode` says who may connect."""
+    return Listener(path, mode)
 
 
 def listen_as(name: str, *, exact: bool) -> tuple[str, Listener]:

@@ -22,6 +22,7 @@ from vionet.engine.status import FabricKind
 from vionet.ports.interface import Interface, open_interface
 from vionet.ports.namespace import open_interface_in, open_tap_in
 from vionet.ports.tap import Tap, open_tap
+from vionet.services.responder import Responder
 from vionet.spec import virtio
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class Plugs:
         self.taps: dict[str, Tap] = {}
         self.guests: dict[str, GuestPort] = {}
         self.served: dict[str, Backend | StreamSocket] = {}
+        self._responders: dict[str, Responder] = {}
 
     def plug_in(self, config: FabricConfig, found: Mapping[str, Unowned]) -> None:
         """Plug every port in, and say once what a person should know of it."""
@@ -122,7 +124,8 @@ class Plugs:
             _join(config, self._fabric)
 
     def serve(self, port: PortConfig) -> None:
-        """Listen, or begin to connect, for a guest or a stream."""
+        """Listen, or begin to connect, for a guest or a stream; answer, for a service."""
+        from vionet.ports.service_port import ServicePort
         from vionet.ports.stream import StreamSocket
         from vionet.ports.stream_port import StreamPort
         from vionet.vhost_user.backend import Backend
@@ -132,6 +135,11 @@ class Plugs:
         if port.name in self.guests:
             guest = self.guests[port.name]
             served: Backend | StreamSocket = Backend(guest, port.where, name=port.name, **settings)
+        elif isinstance(live, ServicePort):
+            assert port.lease is not None
+            responder = self._responders[port.name] = Responder(live.end, port.lease, port.name)
+            responder.start()
+            return
         elif isinstance(live, StreamPort):
             served = StreamSocket(live, port.where, **settings)
         else:
@@ -159,9 +167,9 @@ class Plugs:
 
     async def remove(self, name: str) -> None:
         """End a port's session, close its socket, and unplug it."""
-        served = self.served.pop(name, None)
-        if served is not None:
-            await served.close()
+        for owners in (self.served, self._responders):
+            if name in owners:
+                await owners.pop(name).close()
         self.guests.pop(name, None)
         self.taps.pop(name, None)
         self._fabric.remove(self.live.pop(name))  # type: ignore[arg-type]
@@ -177,8 +185,9 @@ class Plugs:
 
     async def close(self) -> None:
         """End all sessions and close their sockets."""
-        for name in reversed(list(self.served)):
-            await self.served.pop(name).close()
+        for owners in (self.served, self._responders):
+            for name in reversed(list(owners)):
+                await owners.pop(name).close()
 
     def _plug(self, port: PortConfig, held: Unowned | None) -> None:
         live: LivePort
@@ -186,6 +195,8 @@ class Plugs:
             live = self.guests[port.name] = self._fabric.add_guest(port)
         elif port.kind is Kind.STREAM:
             live = self._fabric.add_stream(port)
+        elif port.kind is Kind.SERVICE:
+            live = self._fabric.add_service(port)
         else:
             assert held is not None
             live = self._plug_kernel(port, held.give())

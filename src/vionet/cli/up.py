@@ -1,0 +1,83 @@
+"""`vionet up`: everything that a file describes, in the foreground."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vionet.cli.fabric import configure_log, log_options, say_ready
+from vionet.cli.group import Failure
+from vionet.site.model import Site, SiteError
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--check", is_flag=True, help="Only judge the file.")
+@click.option(
+    "--control",
+    type=click.Path(path_type=Path),
+    help="Path of the control socket.  [default: NAME.control in $XDG_RUNTIME_DIR/vionet, for"
+    " root without it in /run/vionet]",
+)
+@log_options
+def up(file: Path, check: bool, control: Path | None, **logging: Any) -> None:
+    """Run what FILE describes: switches, machines, local interfaces.
+
+    FILE is a vionet.toml (docs/vionet.toml.md) or a vm.conf (docs/vm.conf.md).
+    Prints `ready` on standard output when all is set up.  SIGINT or SIGTERM
+    stops the machines and ends; SIGHUP, or `vionet reload`, reads FILE again;
+    SIGUSR2 ends and leaves the machines to a successor, which has 20 seconds.
+
+    \b
+    Example: one machine with an address of its own
+      [vm.web]
+      disk = "debian.qcow2"
+      seed = true
+      [[vm.web.interface]]
+      local = true
+    """
+    site = _read(file)
+    if check:
+        _check(file, site)
+        return
+    from vionet.cli.progress import engine_loaded
+    from vionet.daemon.foreground import RunError
+    from vionet.daemon.up import run_site
+
+    configure_log(**logging)
+    try:
+        run_site(file, site, control=control, loading=engine_loaded, ready=say_ready)
+    except SiteError as error:
+        _refuse(error)
+    except RunError as error:
+        raise Failure(str(error)) from None
+
+
+def _read(file: Path) -> Site:
+    from vionet.site.source import read_site
+
+    try:
+        site = read_site(file)
+    except SiteError as error:
+        _refuse(error)
+    for warning in site.warnings:
+        click.echo(f"vionet: warning: {warning}", err=True)
+    return site
+
+
+def _refuse(error: SiteError) -> None:
+    *others, last = error.problems
+    for problem in others:
+        click.echo(f"vionet: {problem}", err=True)
+    raise Failure(last)
+
+
+def _check(file: Path, site: Site) -> None:
+    from vionet.daemon.up import folders, lay_out_here
+
+    try:
+        layout = lay_out_here(folders(site.name), keep=False)(site, None)
+    except SiteError as error:
+        _refuse(error)
+    counts = {"machines": len(layout.machines), "switches": len(site.switches)}
+    click.echo(f"{file}: " + ", ".join(f"{what} {count}" for what, count in counts.items()))

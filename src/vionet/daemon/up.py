@@ -1,0 +1,188 @@
+"""A site from its file to its end: `vionet up`.
+
+How it works: the control socket is taken first, so that a second `up` of the same name is refused
+before it touches anything; then the engine is loaded, the keeper reached, and the site becomes what
+the file says (`daemon.site`).  SIGTERM and SIGINT end it with all its machines; SIGHUP reads the
+file again; SIGUSR2 ends it and leaves the machines to a successor, which finds them at the keeper.
+
+Invariants: what was made is undone in reverse order, also when a later step fails; but machines
+that a predecessor had left are not ended by a successor that fails.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from vionet.daemon import access, notify, place
+from vionet.daemon.control import Control, RequestError
+from vionet.daemon.foreground import Ending, RunError, foreground
+from vionet.daemon.kept import KeptTaps
+from vionet.daemon.machines import MachineRequests
+from vionet.daemon.notify import Notify
+from vionet.daemon.requests import fabric_requests
+from vionet.daemon.site import REFUSED, LayOut, LiveSite
+from vionet.ports.tap import permitted
+from vionet.services import resolver
+from vionet.site import across
+from vionet.site.layout import Host, Layout, SitePlaces, lay_out
+from vionet.site.model import Site, SiteError, Uplink
+from vionet.site.slots import FILE, SlotsError, kept_slots, read_slots
+from vionet.vhost_user.listener import Listener
+from vionet.vm.keeping import Keeper
+from vionet.vm.passt import PasstError, passt_user, socket_folder
+
+LINGER_S: Final = 20.0  # how long machines wait for a successor of a vionet that died
+
+
+def folders(name: str) -> SitePlaces:
+    """Where the files of a site are; they need not exist yet."""
+    state = os.environ.get("XDG_STATE_HOME")
+    if state:
+        folder = Path(state) / "vionet"
+    elif os.geteuid() == 0:
+        folder = Path("/var/lib/vionet")
+    else:
+        folder = Path.home() / ".local/state/vionet"
+    return SitePlaces(runtime=place.runtime_folder() / name, state=folder / name)
+
+
+def lay_out_here(places: SitePlaces, *, keep: bool = True) -> LayOut:
+    """How a site is laid out on this host; the numbers of its local interfaces are written down
+    if they are to be kept."""
+
+    def laid_out(site: Site, namespace: str | None) -> Layout:
+        names, room = across.local_names(site), across.local_room(site.local)
+        try:
+            if keep:
+                slots = kept_slots(places.state, names, room)
+            else:
+                slots = read_slots(places.state / FILE).with_names(names, room)
+            with_passt = any(
+                one.local and (one.uplink or site.local.uplink) is Uplink.PASST
+                for entry in site.vms
+                for one in entry.interfaces
+            )
+            own = replace(places, passt=_passt_folder(site.name)) if with_passt and keep else places
+        except (PasstError, SlotsError) as error:
+            raise SiteError([str(error)]) from None
+        found = resolver.read()
+        host = Host(
+            taps=permitted(),
+            resolvers=(*found.resolvers, *found.resolvers6),
+            domains=found.domains,
+            namespace=namespace,
+        )
+        return lay_out(site, own, slots, host)
+
+    return laid_out
+
+
+def _passt_folder(name: str) -> Path:
+    return socket_folder(name, passt_user())
+
+
+def run_site(
+    file: Path,
+    site: Site,
+    *,
+    control: Path | None,
+    loading: Callable[[], AbstractContextManager[None]],
+    ready: Callable[[], None],
+) -> None:
+    """Run what `file` describes, which was read into `site`, until a signal.
+
+    `loading` surrounds the import of the engine; `ready` is called when all is set up.
+    """
+    systemd, inherited = Notify.from_environment(), notify.inherited()
+    with foreground():
+        try:
+            with ExitStack() as stack:
+                places = folders(site.name)
+                shared = access.open_to_others(site.vms)
+                _make(places.runtime.parent, 0o755 if shared else 0o700)
+                _make(places.runtime, 0o700)
+                _make(places.state, 0o700)
+                path = control or places.runtime.with_suffix(place.SUFFIX)
+                listener = place.listen_at(path, 0o666 if shared else 0o600)
+                stack.callback(listener.close)
+                with loading():
+                    import vionet.fabric  # noqa: F401
+                asyncio.run(_serve(file, site, places, listener, systemd, inherited, ready))
+        except REFUSED as error:
+            raise RunError((isinstance(error, OSError) and error.strerror) or str(error)) from error
+
+
+def _make(folder: Path, mode: int) -> None:
+    try:
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"cannot be made: {error.strerror}; set XDG_RUNTIME_DIR and XDG_STATE_HOME"
+        raise RunError(f"{folder}: {problem}") from None
+
+
+async def _serve(
+    file: Path,
+    site: Site,
+    places: SitePlaces,
+    listener: Listener,
+    systemd: Notify,
+    inherited: dict[str, int],
+    ready: Callable[[], None],
+) -> None:
+    log = structlog.get_logger("vionet.daemon").bind(site=site.name)
+    loop = asyncio.get_running_loop()
+    left = asyncio.Event()  # to a successor
+    reloads: set[asyncio.Task[None]] = set()
+
+    async def reload() -> None:
+        systemd.reloading()
+        try:
+            log.info("reloaded", **await live.reload())
+        except RequestError as error:
+            log.error("not reloaded", problems=str(error))
+        systemd.ready()
+
+    def begin_reload() -> None:
+        reloads.add(task := loop.create_task(reload()))
+        task.add_done_callback(reloads.discard)
+
+    def leave() -> None:
+        left.set()
+        ending.end()
+
+    signals = {signal.SIGHUP: begin_reload, signal.SIGUSR2: leave}
+    async with Ending(site.name, signals) as ending, AsyncExitStack() as stack:
+        keeper = await Keeper.reach(places.runtime, LINGER_S)
+        if keeper.children:
+            left.set()  # they are not ended by a successor that fails
+        keeper.on_lost = lambda: ending.die("the keeper died, and all machines with it")
+        descriptors = await keeper.take()
+        descriptors.update({name: fd for name, fd in inherited.items() if name not in descriptors})
+        taps = KeptTaps(places.runtime / "taps.json", keeper, systemd, descriptors)
+        live = LiveSite(file, places, lay_out_here(places), keeper, taps)
+        stack.push_async_callback(lambda: live.close(leave=left.is_set()))
+        await live.open(site)
+        machines = MachineRequests(live)
+        fabrics = fabric_requests(lambda: live.lives, live.switches)
+        control = Control(listener, {**fabrics, **machines.requests})
+        stack.push_async_callback(machines.close)
+        stack.push_async_callback(control.close)
+        await control.open()
+        systemd.watchdog(lambda: True)
+        stack.callback(systemd.close)
+        log.info("ready", machines=len(live.machines), control=str(listener.path))
+        systemd.ready()
+        ready()
+        left.clear()
+        await ending.wait()
+        systemd.stopping()
+        log.info("ending", machines="left to a successor" if left.is_set() else "stopped")
+        for task in reloads:
+            task.cancel()
