@@ -38,6 +38,8 @@ _COMMANDS: Final = {
         "vionet.cli.status", "status", "Who is attached, what was negotiated, the ledger."
     ),
     "port": Entry("vionet.cli.port", "port", "Change a port while it is in use."),
+    "vm": Entry("vionet.cli.vm", "vm", "Start and stop machines, attach to their consoles."),
+    "reload": Entry("vionet.cli.vm", "reload", "Have a site follow its changed file."),
     "check": Entry(
         "vionet.check.command", "command", "Test a vhost-user network back-end, rule by rule."
     ),

@@ -9,17 +9,16 @@ from typing import Any
 import click
 
 from vionet.cli.group import Failure
+from vionet.cli.which import asked, fabric_with, only_fabric
 from vionet.config import ConfigError, Kind
 from vionet.config.fabric import parse_named
 from vionet.daemon.control import (
     ControlError,
     RequestError,
     add_port,
-    ask_status,
     remove_port,
     set_port,
 )
-from vionet.daemon.place import SUFFIX, control_sockets, runtime_folder
 from vionet.vhost_user.listener import SocketError
 
 # Everything behind NAME is an option of the port, also `-host_uso`.
@@ -60,13 +59,14 @@ def set_options(
     link=up|down
     vlan=10|none  trunk=10+20+30-40|all|none
     isolated=on|off
+    ip=192.0.2.2|none, repeated for several
 
     What is delivered follows at once.  What a driver may send was agreed with
     it, and follows when it attaches again.  Without --control or --fabric the
     fabric that has a port NAME is found.
     """
     with _told(RequestError):
-        state = set_port(_asked(control, fabric) or _found(name), name, options)
+        state = set_port(asked(control, fabric) or fabric_with(name), name, options)
     click.echo(json.dumps(state, indent=2) if as_json else _line(state))
 
 
@@ -80,7 +80,7 @@ def add(as_json: bool, control: Path | None, fabric: str | None, text: str) -> N
     """
     with _told(ConfigError):
         config = parse_named(text)
-        path = _asked(control, fabric) or _only()
+        path = asked(control, fabric) or only_fabric()
         if config.kind in (Kind.GUEST, Kind.STREAM):  # as seen from here
             before = len(f"{config.name}={config.kind}:")
             text = (
@@ -99,7 +99,7 @@ def remove(as_json: bool, control: Path | None, fabric: str | None, name: str) -
     With --json the port is shown as it was, for the last time.
     """
     with _told(RequestError):
-        state = remove_port(_asked(control, fabric) or _found(name), name)
+        state = remove_port(asked(control, fabric) or fabric_with(name), name)
     click.echo(json.dumps(state, indent=2) if as_json else f"{name}: removed")
 
 
@@ -112,47 +112,6 @@ def _told(mistake: type[Exception]) -> Iterator[None]:
         raise click.UsageError(str(error)) from None
     except (ControlError, RequestError, SocketError) as error:
         raise Failure(str(error)) from None
-
-
-def _asked(control: Path | None, fabric: str | None) -> Path | None:
-    """The control socket that the options say; None where it has to be found."""
-    return control or (runtime_folder() / f"{fabric}{SUFFIX}" if fabric else None)
-
-
-def _running() -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The control sockets that answer, and the fabric of each."""
-    for path in control_sockets():
-        try:
-            for fabric in ask_status(path)["fabrics"]:
-                yield path, fabric
-        except ControlError as error:
-            if not error.stale:
-                raise
-
-
-def _found(name: str) -> Path:
-    """The control socket of the only fabric that has a port of that name."""
-    found = {
-        fabric["name"]: path
-        for path, fabric in _running()
-        if any(one["name"] == name for one in fabric["ports"])
-    }
-    if not found:
-        problem = f"no fabric in {runtime_folder()} has such a port"
-        raise Failure(f"{name}: {problem}; `vionet status` shows what runs, or give --control")
-    if len(found) > 1:
-        raise Failure(f"{name}: a port of {' and '.join(found)}; say which by --fabric")
-    return next(iter(found.values()))
-
-
-def _only() -> Path:
-    """The control socket of the only fabric."""
-    found = {fabric["name"]: path for path, fabric in _running()}
-    if not found:
-        raise Failure(f"no fabric runs in {runtime_folder()}; start one, or give --control")
-    if len(found) > 1:
-        raise Failure(f"{' and '.join(found)} run; say which by --fabric")
-    return next(iter(found.values()))
 
 
 def _line(state: dict[str, Any]) -> str:

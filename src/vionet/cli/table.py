@@ -97,3 +97,51 @@ def print_status(document: Mapping[str, Any]) -> None:
                 out.print(f"{port['name']}: dropped {dropped} {reason}")
     out.print()
     out.print("elided, filled, verified: checksums; copied, summed: payload bytes", style="dim")
+
+
+def _span(seconds: float) -> str:
+    """A time in its largest unit: 59s, 12m, 3h, 40d."""
+    for unit, length in (("s", 60), ("m", 60), ("h", 24)):
+        if seconds < length:
+            return f"{seconds:.0f}{unit}"
+        seconds //= length
+    return f"{seconds:.0f}d"
+
+
+def print_machines(sites: Sequence[Mapping[str, Any]], now: float) -> None:
+    """Machines and their interfaces as tables; `sites` are answers to `vm.list`."""
+    out = console()
+    for number, site in enumerate(sites):
+        if number:
+            out.print()
+        if len(sites) > 1:
+            out.print(f"site {site['site']}", style="bold")
+        if not site["vms"]:
+            out.print("no machines")
+            continue
+        who = plain_table(
+            ("machine", "state", "for", "memory", "cpus", "owner"),
+            folding=("machine", "owner"),
+            numbers_from=2,
+        )
+        plugs = plain_table(
+            ("port", "address", "plugged in", "IP"), folding=("port", "plugged in", "IP"),
+            numbers_from=4,
+        )  # fmt: skip
+        for vm in site["vms"]:
+            since = _span(max(0.0, now - vm["since"]))
+            memory = f"{vm['memory'] >> 20}M"
+            who.add_row(vm["name"], vm["state"], since, memory, str(vm["cpus"]), vm["owner"] or "-")
+            for one in vm["interfaces"]:
+                where = "local" if one["local"] else one["switch"] or "-"
+                addresses = " ".join(one["addresses"]) or "-"
+                plugs.add_row(one["name"], one["mac"] or "-", where, addresses)
+        out.print(who)
+        if plugs.row_count:
+            out.print()
+            out.print(plugs)
+        for vm in site["vms"]:
+            notes = [vm["reason"]] if vm["reason"] else []
+            notes += [f"started again {vm['restarts']} times"] if vm["restarts"] else []
+            if notes:
+                out.print(f"{vm['name']}: {', '.join(notes)}")
