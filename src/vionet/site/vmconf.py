@@ -101,8 +101,12 @@ class _Sections:
         return name
 
     def _read_local(self, statement: Statement) -> None:
-        self._places[("local",)] = statement.place
         key = statement.key.split()[1]
+        if before := self._places.get(("local", key)):
+            self._judge.reading.warn(
+                before, f"{statement.key}: the one at {statement.place} holds; leave this one out"
+            )
+        self._places["local", key] = statement.place
         given = "PREFIX" in statement.values
         value = self._judge.value(statement, "PREFIX", LOCAL[key][1]) if given else None
         if key == "inet6" and (value or not given):

@@ -145,6 +145,18 @@ def read_statements(reading: Reading, path: Path, text: str) -> Iterator[Stateme
     return _File(reading, path, text, (os.path.realpath(path),)).statements("file")
 
 
+def read_start(path: Path, most: int) -> tuple[bytes, os.stat_result]:
+    """The first bytes of a file, and what it is; anything but a file is an OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO is not waited for
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a file")
+        return os.read(fd, most), found  # a file on disk gives all that is asked for
+    finally:
+        os.close(fd)
+
+
 def _is(token: Token, *texts: str) -> bool:
     return token.kind in (Kind.WORD, Kind.SIGN) and token.text in texts
 
@@ -321,7 +333,7 @@ class _File:
         self._reading.macros[name.text] = Macro(self._lexer.take().text, name.place)
 
     def _include(self, statement: Statement) -> Iterator[Statement]:
-        place, path = statement.place, statement.folder / statement.values["PATH"]
+        place, path = statement.place, self._path.parent / statement.values["PATH"]
         real = os.path.realpath(path)
         if real in self._chain:
             self._reading.mistake(place, f"include {path}: it includes itself; leave this out")
@@ -336,13 +348,8 @@ class _File:
     def _text_of(self, path: Path, place: Place) -> str | None:
         """What a file holds; None where that was a mistake."""
         try:
-            # Not to wait for whoever writes into a FIFO.
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            with os.fdopen(fd, "rb") as file:
-                found = os.fstat(fd)
-                if not stat.S_ISREG(found.st_mode):
-                    raise OSError(errno.EINVAL, "not a file")
-                text = file.read(4 * TEXT_MAX + 1).decode()  # cut only where it is too much
+            data, found = read_start(path, 4 * TEXT_MAX + 1)
+            text = data.decode()  # cut only where it is too much anyway
         except OSError as error:
             self._reading.mistake(place, f"include {path}: {error.strerror}; mend the path")
             return None

@@ -17,7 +17,7 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
 
-TEXT_MAX: Final = 1 << 18  # characters of all files of one run together; its macros' values, too
+TEXT_MAX: Final = 1 << 17  # characters of all files of one run together; its macros' values, too
 STRING_MAX: Final = 4095  # characters of one string: the longest path
 MISTAKES_MAX: Final = 1000  # then the run ends
 
@@ -29,7 +29,7 @@ _WORD: Final = re.compile(rf"-?[A-Za-z0-9_:/](?:\\\n|\\?{_IN_WORD})*+")
 _QUOTED: Final = re.compile(r""" "((?:\\"|[^"])*+)" | '((?:\\'|[^'])*+)' """, re.VERBOSE)
 _MACRO: Final = re.compile(r"\$([A-Za-z0-9_]*+)")
 _NUMBER: Final = re.compile(r"-?[0-9]{1,18}")
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class Kind(Enum):

@@ -5,9 +5,7 @@ How it works: an instance starts as its template does without disks, addresses a
 the template that it does not name.
 """
 
-import os
 import re
-import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +15,7 @@ from vionet.ports.tap import name_fault
 from vionet.site.model import Interface, VmEntry
 from vionet.site.toml_value import Sheet, Value, owner, readable
 from vionet.site.toml_vm import entry
-from vionet.site.vmconf_grammar import Statement
+from vionet.site.vmconf_grammar import Statement, read_start
 from vionet.site.vmconf_value import Judge, says
 from vionet.vm.model import Boot, Disk
 
@@ -81,18 +79,12 @@ def _with_permissions(
 def _boot(judge: Judge, statement: Statement) -> dict[str, Path | None]:
     """A kernel or firmware: its first bytes tell; without them a kernel is meant."""
     file = judge.value(statement, "PATH", readable)
-    head = _head(file) if file else None
+    try:
+        head = read_start(file, _HEAD_LEN)[0] if file else None
+    except OSError:
+        head = None
     kernel = head is None or any(head[at:].startswith(mark) for at, mark in _KERNELS)
     return {"kernel": file if kernel else None, "firmware": None if kernel else file}
-
-
-def _head(file: Path) -> bytes | None:
-    try:
-        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO is not waited for
-        with os.fdopen(fd, "rb") as opened:
-            return opened.read(_HEAD_LEN) if stat.S_ISREG(os.fstat(fd).st_mode) else None
-    except OSError:
-        return None
 
 
 def _disk(judge: Judge, statement: Statement) -> Disk | None:
