@@ -4,7 +4,7 @@ import pytest
 
 from tests.interop.lab import Lab
 from tests.interop.peers.traffic import converse, transfer
-from vionet.daemon.control import RequestError, add_port, remove_port
+from vionet.daemon.control import RequestError, ask_port
 
 WORKERS = ("--workers", "2")
 OFFLOADS = {"VIRTIO_NET_F_CSUM", "VIRTIO_NET_F_GUEST_CSUM", "VIRTIO_NET_F_HOST_TSO4"}
@@ -33,18 +33,18 @@ def test_ports_come_and_go_while_tcp_runs(lab: Lab) -> None:
     under_way = transfer(a, b, b.address4, 20_000_000, rate=2_000_000, timeout=60)
     text = f"c={lab.guest('c')}"
     for _ in range(20):
-        assert "waiting" == add_port(vionet.control, text)["state"]
+        assert "waiting" == ask_port(vionet.control, "add", text)["state"]
         with pytest.raises(RequestError, match="the name c is taken"):
-            add_port(vionet.control, text)
+            ask_port(vionet.control, "add", text)
         assert lab.socket("c").exists()
-        remove_port(vionet.control, "c")
+        ask_port(vionet.control, "remove", "c")
         assert not lab.socket("c").exists()
     assert ["a", "b"] == list(vionet.ports())
-    add_port(vionet.control, text)
+    ask_port(vionet.control, "add", text)
     c = lab.uml("c")
     c.await_boot(40)
     c.configure(3)
     transfer(c, b, b.address4, 1_000_000, port=5202).check()
-    assert "attached" == remove_port(vionet.control, "c")["state"]
+    assert "attached" == ask_port(vionet.control, "remove", "c")["state"]
     under_way.check()
     transfer(b, a, a.address4, 1_000_000, port=5203).check()

@@ -14,7 +14,7 @@ from tests.serving import Starter, only_port, starter, until_state
 from vionet.check import judge
 from vionet.check.driver import Port
 from vionet.check.packet import BROADCAST, Flow
-from vionet.daemon.control import RequestError, ask_status, set_port
+from vionet.daemon.control import RequestError, ask_port, ask_status
 from vionet.spec import virtio
 from vionet.spec import virtio_net as net
 
@@ -73,11 +73,11 @@ def test_port_set_while_frames_pass(vionet: Starter, run_dir: Path) -> None:
             ("b", ["isolated"], None),
             ("b", ["isolated=off"], net.VIRTIO_NET_HDR_F_NEEDS_CSUM),
         ):
-            set_port(control, port, options)
+            ask_port(control, "set", port, options=options)
             b.drain()
             assert flags == arrives(), (port, options)
         with pytest.raises(RequestError, match="mtu cannot change while in use"):
-            set_port(control, "b", ["policy=complete", "mtu=100"])
+            ask_port(control, "set", "b", options=["policy=complete", "mtu=100"])
         assert net.VIRTIO_NET_HDR_F_NEEDS_CSUM == arrives()
         shown = {port["name"]: port for port in ask_status(control)["fabrics"][0]["ports"]}
         assert ("natural", 10) == (shown["b"]["policy"], shown["b"]["vlan"])
@@ -224,9 +224,9 @@ def test_tap_of_a_wire_follows_its_guest(vionet: Starter, run_dir: Path) -> None
         try:
             until_sends(names)
             if "CSUM" in names:
-                set_port(control, "a", ["policy=complete"])
+                ask_port(control, "set", "a", options=["policy=complete"])
                 until_sends(set())
-                set_port(control, "a", ["policy=uniform"])
+                ask_port(control, "set", "a", options=["policy=uniform"])
                 until_sends(names)
         finally:
             port.close()

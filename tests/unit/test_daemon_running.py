@@ -11,7 +11,7 @@ import pytest
 from tests.unit.test_daemon_control import Plugs, StillPort
 from vionet.config import parse_switch, parse_wire
 from vionet.daemon.access import Peer
-from vionet.daemon.control import Control, RequestError, set_port
+from vionet.daemon.control import Control, RequestError, ask_port
 from vionet.daemon.running import Running
 from vionet.engine.status import Policy
 from vionet.ports.tap import TapError
@@ -127,10 +127,10 @@ async def test_set_over_the_socket(run_dir: Path) -> None:
     control = Control(Listener(run_dir / "c", 0o600), lan.running.requests)
     await control.open()
     try:
-        answer = await asyncio.to_thread(set_port, run_dir / "c", "a", ["-host_uso"])
+        answer = await asyncio.to_thread(ask_port, run_dir / "c", "set", "a", options=["-host_uso"])
         assert "custom" == answer["offload"]
         with pytest.raises(RequestError, match="did you mean link"):
-            await asyncio.to_thread(set_port, run_dir / "c", "a", ["lnik=up"])
+            await asyncio.to_thread(ask_port, run_dir / "c", "set", "a", options=["lnik=up"])
     finally:
         await control.close()
 

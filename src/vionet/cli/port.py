@@ -9,16 +9,10 @@ from typing import Any
 import click
 
 from vionet.cli.group import Failure
-from vionet.cli.which import asked, fabric_with, only_fabric
+from vionet.cli.which import fabric_of
 from vionet.config import ConfigError, Kind
 from vionet.config.fabric import parse_named
-from vionet.daemon.control import (
-    ControlError,
-    RequestError,
-    add_port,
-    remove_port,
-    set_port,
-)
+from vionet.daemon.control import ControlError, RequestError, ask_port
 from vionet.vhost_user.listener import SocketError
 
 # Everything behind NAME is an option of the port, also `-host_uso`.
@@ -66,7 +60,8 @@ def set_options(
     fabric that has a port NAME is found.
     """
     with _told(RequestError):
-        state = set_port(asked(control, fabric) or fabric_with(name), name, options)
+        path, more = fabric_of(control, fabric, name)
+        state = ask_port(path, "set", name, options=list(options), **more)
     click.echo(json.dumps(state, indent=2) if as_json else _line(state))
 
 
@@ -80,13 +75,13 @@ def add(as_json: bool, control: Path | None, fabric: str | None, text: str) -> N
     """
     with _told(ConfigError):
         config = parse_named(text)
-        path = asked(control, fabric) or only_fabric()
+        path, more = fabric_of(control, fabric)
         if config.kind in (Kind.GUEST, Kind.STREAM):  # as seen from here
             before = len(f"{config.name}={config.kind}:")
             text = (
                 text[:before] + f"{Path.cwd() / config.where}" + text[before + len(config.where) :]
             )
-        state = add_port(path, text)
+        state = ask_port(path, "add", text, **more)
     click.echo(json.dumps(state, indent=2) if as_json else _line(state))
 
 
@@ -99,7 +94,8 @@ def remove(as_json: bool, control: Path | None, fabric: str | None, name: str) -
     With --json the port is shown as it was, for the last time.
     """
     with _told(RequestError):
-        state = remove_port(asked(control, fabric) or fabric_with(name), name)
+        path, more = fabric_of(control, fabric, name)
+        state = ask_port(path, "remove", name, **more)
     click.echo(json.dumps(state, indent=2) if as_json else f"{name}: removed")
 
 

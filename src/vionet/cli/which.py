@@ -18,9 +18,34 @@ from vionet.vhost_user.listener import SocketError
 SYSTEM_FOLDER: Final = Path("/run/vionet")
 
 
-def asked(control: Path | None, fabric: str | None) -> Path | None:
-    """The control socket that the options say; None where it has to be found."""
-    return control or (runtime_folder() / f"{fabric}{SUFFIX}" if fabric else None)
+def fabric_of(
+    control: Path | None, fabric: str | None, port: str | None = None
+) -> tuple[Path, dict[str, str]]:
+    """Where to ask about a port, or for one more, and the fabric's name for the request.
+
+    It is the fabric that the options say, else the only one that has the port, else the only one.
+    """
+    named = {"fabric": fabric} if fabric else {}
+    if control:
+        return control, named
+    running = [
+        (path, one)
+        for path, one in _running()
+        if fabric in (None, one["name"])
+        and (fabric or port is None or any(known["name"] == port for known in one["ports"]))
+    ]
+    if fabric and not running:
+        return runtime_folder() / f"{fabric}{SUFFIX}", named
+    if not running and port is not None:
+        problem = f"no fabric in {runtime_folder()} has such a port"
+        raise Failure(f"{port}: {problem}; `vionet status` shows what runs, or give --control")
+    if not running:
+        raise Failure(f"no fabric runs in {runtime_folder()}; start one, or give --control")
+    if len({path for path, _ in running}) > 1:
+        names = " and ".join(one["name"] for _, one in running)
+        what = f"{names} run" if port is None else f"{port}: a port of {names}"
+        raise Failure(f"{what}; say which by --{'control' if fabric else 'fabric'}")
+    return running[0][0], named
 
 
 def _running() -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -32,31 +57,6 @@ def _running() -> Iterator[tuple[Path, dict[str, Any]]]:
         except ControlError as error:
             if not error.stale:
                 raise
-
-
-def fabric_with(port: str) -> Path:
-    """The control socket of the only fabric that has a port of that name."""
-    found = {
-        fabric["name"]: path
-        for path, fabric in _running()
-        if any(one["name"] == port for one in fabric["ports"])
-    }
-    if not found:
-        problem = f"no fabric in {runtime_folder()} has such a port"
-        raise Failure(f"{port}: {problem}; `vionet status` shows what runs, or give --control")
-    if len(found) > 1:
-        raise Failure(f"{port}: a port of {' and '.join(found)}; say which by --fabric")
-    return next(iter(found.values()))
-
-
-def only_fabric() -> Path:
-    """The control socket of the only fabric."""
-    found = {fabric["name"]: path for path, fabric in _running()}
-    if not found:
-        raise Failure(f"no fabric runs in {runtime_folder()}; start one, or give --control")
-    if len(found) > 1:
-        raise Failure(f"{' and '.join(found)} run; say which by --fabric")
-    return next(iter(found.values()))
 
 
 def _folders() -> list[Path]:

@@ -21,7 +21,7 @@ import json
 import os
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,22 +196,8 @@ def ask_status(path: Path) -> Answer:
     return status
 
 
-def set_port(path: Path, port: str, options: Sequence[str]) -> Answer:
-    """Change options of a port; its part of the status document afterwards."""
-    return _port(path, "set", port, options=list(options))
-
-
-def add_port(path: Path, text: str) -> Answer:
-    """Plug a port in, `NAME=PORT`; its part of the status document."""
-    return _port(path, "add", text)
-
-
-def remove_port(path: Path, name: str) -> Answer:
-    """Unplug a port; its part of the status document just before."""
-    return _port(path, "remove", name)
-
-
-def _port(path: Path, request: str, port: str, **members: Any) -> Answer:
+def ask_port(path: Path, request: str, port: str, **members: Any) -> Answer:
+    """The port's part of the status document after `set`, after `add`, before `remove`."""
     state = ask(path, request, port=port, **members).get("port")
     if not isinstance(state, dict):
         raise ControlError(path, "no port; use the same version of vionet on both sides")
