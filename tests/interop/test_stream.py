@@ -124,7 +124,7 @@ def test_guest_and_passt(lab: Lab, fabric: str) -> None:
     size = 5_000_000
     serving = place.start_endpoint("tcp-serve 127.0.0.1 5201")
     sent = guest.endpoint(f"tcp-send {gateway} 5201 bytes={size}")
-    check_bulk(size, sent, serving.results()[0])
+    check_bulk(size, sent, serving.results()[0], repeated=True)
     serving = guest.start_endpoint(f"tcp-serve 198.51.100.2 {port}")
     # passt takes a connection before it knows whether the guest does.
     guest.run(f"until grep -q ':{port:04X} ' /proc/net/tcp ; do usleep 20000 ; done")

@@ -32,10 +32,17 @@ class Transfer:
         check_bulk(self.size, sent, received)
 
 
-def check_bulk(size: int, sent: dict[str, Any], received: dict[str, Any]) -> None:
-    """`size` bytes were sent, arrived, and have the same hash at both ends."""
+def check_bulk(
+    size: int, sent: dict[str, Any], received: dict[str, Any], *, repeated: bool = False
+) -> None:
+    """`size` bytes were sent, arrived, and have the same hash at both ends.
+
+    `repeated`: passt was between them; that of 2023 sometimes says a last word again, with new
+    sequence numbers, to a guest that has closed its side, as a capture of its own shows.
+    """
     assert (size, size) == (sent["bytes"], received["bytes"])
-    assert sent["sha256"] == received["sha256"] == sent["remote"]
+    remote = sent["remote"][:64] if repeated else sent["remote"]
+    assert sent["sha256"] == received["sha256"] == remote
 
 
 def check_datagrams(largest: int, asked: dict[str, Any], served: dict[str, Any]) -> None:
