@@ -21,6 +21,7 @@ from vionet.daemon import place
 from vionet.daemon.control import Control
 from vionet.daemon.foreground import Ending, RunError, foreground
 from vionet.daemon.live import FabricError, Live
+from vionet.daemon.notify import Notify
 from vionet.daemon.plug import Unowned, open_port, opened
 from vionet.ports.interface import InterfaceError
 from vionet.ports.tap import TapError
@@ -40,6 +41,7 @@ def run(
     `named` keeps its name as it is; `loading` surrounds the import of the engine; `ready` is
     called when all sockets accept connections.
     """
+    systemd = Notify.from_environment()
     with foreground():
         try:
             with ExitStack() as stack:
@@ -48,7 +50,7 @@ def run(
                 stack.callback(listener.close)
                 with loading():
                     import vionet.fabric  # noqa: F401
-                asyncio.run(_serve(config, found, listener, ready))
+                asyncio.run(_serve(config, found, listener, systemd, ready))
         except (FabricError, InterfaceError, SocketError, TapError) as error:
             raise RunError(str(error)) from error
         except OSError as error:
@@ -69,6 +71,7 @@ async def _serve(
     config: FabricConfig,
     found: Mapping[str, Unowned],
     listener: Listener,
+    systemd: Notify,
     ready: Callable[[], None],
 ) -> None:
     log = structlog.get_logger("vionet.daemon").bind(fabric=config.name)
@@ -80,6 +83,10 @@ async def _serve(
         stack.push_async_callback(control.close)
         await control.open()
         log.info("ready", ports=len(config.ports), control=str(listener.path))
+        systemd.watchdog(lambda: True)
+        stack.callback(systemd.close)
+        systemd.ready()
         ready()
         await ending.wait()
+        systemd.stopping()
         log.info("ending")

@@ -13,6 +13,7 @@ see nothing of this.
 """
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -171,6 +172,8 @@ class LiveSite:
                 for program in self._programs.values():
                     program.leave()
                 await self._keeper.end()
+                # Sockets are gone with who listened, and nothing here is for another life.
+                await asyncio.to_thread(shutil.rmtree, self._places.runtime, ignore_errors=True)
 
     async def _become(self, site: Site) -> Change:
         """Go from what runs to `site`."""
