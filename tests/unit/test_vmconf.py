@@ -119,6 +119,7 @@ def test_boot_that_is_not_there_is_a_kernel(tmp_path: Path) -> None:
         (["boot device disk"], Boot.DISK),
         (["boot device cdrom", "cdrom /c.iso"], Boot.CDROM),
         (["boot device net", "interface { switch lan }"], Boot.NETWORK),
+        (["boot device net", "interface { switch lan }", "boot /bsd.rd"], Boot.NETWORK),
     ],
 )
 def test_boot_device(lines: list[str], boot: Boot) -> None:

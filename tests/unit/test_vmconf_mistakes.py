@@ -86,6 +86,10 @@ VM = 'vm "a" {\n disk "/a.img"\n'
         ("switch a { up }\nswitch a { up }", "2: switch: a is there already, at /etc/vm.conf:1"),
         (VM + "}\nvm a instance a { enable }", "4: vm: a is there already"),
         # Things that do not go together.
+        ("switch a { interface eth1 }\nswitch b { interface eth1 }", "2: interface:eth1 is taken"),
+        ("local prefix 10.0.0.0/30\n" + VM + "local interface\nlocal interface\n}", "1: 2 local"),
+        (VM + "boot device cdrom\n}", "3: "),
+        ("switch a.0 { up }\n" + VM + "local interface\n}", "4: the name a.0 is taken by switch"),
         (
             VM + "local interface {\n switch s\n}\n}\nswitch s { up }",
             "4: switch: of a local interface",

@@ -121,7 +121,7 @@ class _Sections:
         if group:
             nothing = "machines have no tap on the host here, so none is in it; leave it out"
             self._judge.warn(given["group"], f"{group}: {nothing}")
-        outside = self._outside(given["interface"]) if "interface" in given else []
+        outside = self._outside(given["interface"], name) if "interface" in given else []
         fabric = self._judge.attempt(
             given.get("interface", statement), lambda: parse_switch(name or "switch", outside)
         )
@@ -135,11 +135,13 @@ class _Sections:
                 group=group,
             )
 
-    def _outside(self, statement: Statement) -> list[str]:
+    def _outside(self, statement: Statement, switch: str | None) -> list[str]:
         """The port by which a switch reaches the host's network, if there is one."""
         name = statement.values["INTERFACE"]
         if not _OPENBSD_SWITCH.fullmatch(name):
-            return [f"{name}=interface:{name}"]
+            port = name if ("port", name) not in self._places else f"{switch}-{name}"
+            self._places["port", port] = statement.place
+            return [f"{port}=interface:{name}"]
         nothing = "a device of OpenBSD; vionet is the switch itself, and the host is not on it"
         self._judge.warn(statement, f"{name}: {nothing}; to reach outside name a NIC of this host")
         return []

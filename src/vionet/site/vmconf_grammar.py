@@ -26,64 +26,30 @@ from vionet.site.vmconf_lexer import TEXT_MAX, Kind, Lexer, Macro, Place, Readin
 
 DEPTH_MAX: Final = 16  # files that include one another
 
-FORMS: Final = {
-    "file": (
-        "agentx [<agentx>]",
-        "include PATH",
-        "local inet6 [prefix PREFIX]",
-        "local prefix PREFIX",
-        "socket owner OWNER",
-        "staggered start parallel N delay N",
-        "switch NAME {switch}",
-        "vm NAME [instance INSTANCE] {vm}",
-    ),
-    "agentx": ("context TEXT", "path TEXT"),
-    "switch": (
-        "disable",
-        "down",
-        "enable",
-        "group GROUP",
-        "interface INTERFACE",
-        "locked lladdr",
-        "rdomain N",
-        "up",
-    ),
-    "vm": (
-        "allow instance <allow>",
-        "boot PATH",
-        "boot device cdrom|disk|net",
-        "cdrom PATH",
-        "cpus N",
-        "disable",
-        "disk PATH [format FORMAT]",
-        "enable",
-        "[local] interface [TAP] [<interface>]",
-        "interfaces N",
-        "memory SIZE",
-        "owner OWNER",
-        "sev",
-        "seves",
-    ),
-    "interface": (
-        "down",
-        "group GROUP",
-        "[locked] lladdr [ADDRESS]",
-        "rdomain N",
-        "switch NAME",
-        "up",
-    ),
-    "allow": ("boot", "cdrom", "cpus", "disk", "instance", "interface", "memory", "owner OWNER"),
+_TEXTS: Final = {
+    "file": "agentx [<agentx>]; include PATH; local inet6 [prefix PREFIX]; local prefix PREFIX; "
+    "socket owner OWNER; staggered start parallel N delay N; switch NAME {switch}; "
+    "vm NAME [instance INSTANCE] {vm}",
+    "agentx": "context TEXT; path TEXT",
+    "switch": "disable; down; enable; group GROUP; interface INTERFACE; locked lladdr; "
+    "rdomain N; up",
+    "vm": "allow instance <allow>; boot PATH; boot device cdrom|disk|net; cdrom PATH; cpus N; "
+    "disable; disk PATH [format FORMAT]; enable; [local] interface [TAP] [<interface>]; "
+    "interfaces N; memory SIZE; owner OWNER; sev; seves",
+    "interface": "down; group GROUP; [locked] lladdr [ADDRESS]; rdomain N; switch NAME; up",
+    "allow": "boot; cdrom; cpus; disk; instance; interface; memory; owner OWNER",
 }
+FORMS: Final = {block: tuple(text.split("; ")) for block, text in _TEXTS.items()}
 _RESERVED: Final = ("add", "id", "size")  # keywords of vmd that its grammar does not use
 _NUMBERS: Final = ("N", "OWNER", "SIZE")  # values that may be numbers; the others are strings
-_SINGLE: Final = (
-    "OWNER",
-    "SIZE",
-    "PREFIX",
-    "ADDRESS",
-    "TAP",
-    "TEXT",
-)  # others are joined from several
+_JOINED: Final = (
+    "FORMAT",
+    "GROUP",
+    "INSTANCE",
+    "INTERFACE",
+    "NAME",
+    "PATH",
+)  # from several strings
 _COMMAS: Final = ("interface", "allow")  # blocks whose statements a comma may part
 _LOOSE: Final = ("interface", "agentx")  # blocks whose statements nothing need part
 # What begins a section or can be nowhere else: a block that meets one was not closed.
@@ -314,8 +280,7 @@ class _File:
             hint = "put it in quotes" if quotes else f"write {form.text}"
             raise _Mistake(token, f"{_shown(token)} where {word} belongs; {hint}")
         text = self._lexer.take().text
-        joined = word.isupper() and word not in (*_NUMBERS, *_SINGLE)
-        while joined and _is_string(self._lexer.peek()):
+        while word in _JOINED and _is_string(self._lexer.peek()):
             text += self._lexer.take().text
         return text
 

@@ -113,7 +113,7 @@ def faults(vm: Vm) -> list[str]:
         "initrd: it belongs to a kernel; give kernel": vm.initrd and not vm.kernel,
         "append: it belongs to a kernel; give kernel": vm.append and not vm.kernel,
         "boot: a kernel that is given is what boots; leave out kernel or boot": (
-            vm.kernel and vm.boot is not Boot.AUTO
+            vm.kernel and vm.boot not in (Boot.AUTO, Boot.NETWORK)  # told by DHCP, as vmd does
         ),
         "boot: there is no disk; give one": vm.boot is Boot.DISK and not vm.disks,
         "boot: there is no cdrom; give one": vm.boot is Boot.CDROM and not vm.cdrom,
@@ -121,7 +121,7 @@ def faults(vm: Vm) -> list[str]:
             vm.boot is Boot.NETWORK and not vm.nics
         ),
         f"boot: {machine} cannot boot from the network; take q35": (
-            vm.boot is Boot.NETWORK and board.transport != "pci"
+            vm.boot is Boot.NETWORK and not vm.kernel and board.transport != "pci"
         ),
         "boot: nothing there to boot; give kernel, disk, cdrom or interface": not bootable,
         f"{machine}: {_devices(vm, board)} devices, and room for {board.devices_max}": (
