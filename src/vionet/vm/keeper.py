@@ -66,10 +66,6 @@ class Child:
         self.started = time.time()
         self.pidfd = os.pidfd_open(process.pid)
 
-    def signal(self, number: int) -> None:
-        """Send a signal to its process; its pid is its own until `reap`."""
-        os.kill(self.process.pid, number)
-
     def reap(self) -> int:
         """The status of one that has ended; kills what is left of its group."""
         with contextlib.suppress(OSError):
@@ -136,9 +132,9 @@ class Keeper:
             else:
                 self._client, self._served = arrival, pid
                 self._selector.register(arrival, selectors.EVENT_READ, self._hear)
-                self._tell({"keeper": VERSION, "pid": self._pid})
+                self.tell({"keeper": VERSION, "pid": self._pid})
 
-    def _tell(self, message: Answer, fds: tuple[int, ...] = ()) -> bool:
+    def tell(self, message: Answer, fds: tuple[int, ...] = ()) -> bool:
         """Send the client a line; one that does not take it is dropped."""
         if self._client is not None:
             try:
@@ -169,7 +165,7 @@ class Keeper:
             line, _, self._received = self._received.partition(b"\n")
             self._answer(line)
         if len(self._received) > LINE_MAX:
-            self._tell({"error": f"a request has at most {LINE_MAX} bytes"})
+            self.tell({"error": f"a request has at most {LINE_MAX} bytes"})
         if not data or flags & socket.MSG_CTRUNC or len(self._received) > LINE_MAX:
             self._forget_arrived()
             self._lose()
@@ -193,8 +189,8 @@ class Keeper:
         except Exception as error:  # whatever it is, the guests are not to die of it
             answer = {"error": f"not a request: {error!r}"}
         self._forget_arrived()
-        if not self._ending:  # else `part` answers
-            self._tell(answer, fds)
+        if not self._ending:  # else `main` answers when that is done
+            self.tell(answer, fds)
 
     def _spawn(self, request: Answer) -> Answer:
         name, argv, log = _name(request), request["argv"], request["log"]
@@ -246,7 +242,7 @@ class Keeper:
         child = self._children.pop(name)
         self._selector.unregister(child.pidfd)
         status = child.reap()
-        if not self._tell({"event": "ended", "name": name, "status": status}):
+        if not self.tell({"event": "ended", "name": name, "status": status}):
             self._gone[name] = status
             while len(self._gone) > CHILDREN_MAX:
                 del self._gone[next(iter(self._gone))]
@@ -263,7 +259,7 @@ class Keeper:
         name, number = _name(request), int(request["number"])
         if name not in self._children:
             raise RefusedError(f"{name}: does not run")
-        self._children[name].signal(number)
+        os.kill(self._children[name].process.pid, number)  # its own until it is reaped
         return {}
 
     def _put(self, request: Answer) -> Answer:
@@ -277,10 +273,9 @@ class Keeper:
         return {}
 
     def _take(self, request: Answer) -> Answer:
-        name = _name(request)
-        if name not in self._descriptors:
+        if (name := _name(request)) not in self._descriptors:
             raise RefusedError(f"{name}: no such descriptor")
-        return {"name": name}
+        return {}
 
     def _drop(self, request: Answer) -> Answer:
         fd = self._descriptors.pop(_name(request), None)
@@ -299,18 +294,12 @@ class Keeper:
         self._ending = True
         return {}
 
-    def part(self) -> None:
-        """Tell the client that all is done."""
-        self._tell({"reply": "end"})
-
     def _end_children(self) -> None:
-        self._selector.unregister(self._listener)
-        self._selector.unregister(self._signals)
-        if self._client is not None:
-            self._selector.unregister(self._client)
+        for end in filter(None, (self._listener, self._signals, self._client)):
+            self._selector.unregister(end)
         for number in (signal.SIGTERM, signal.SIGKILL):
             for child in self._children.values():
-                child.signal(number)
+                os.kill(child.process.pid, number)
             deadline = time.monotonic() + GRACE_S
             while self._children and (left := deadline - time.monotonic()) > 0:
                 for key, _ in self._selector.select(left):
@@ -400,7 +389,7 @@ def main(place: str) -> int:
     finally:
         path.unlink(missing_ok=True)
     log.unlink(missing_ok=True)
-    keeper.part()
+    keeper.tell({"reply": "end"})
     return 0
 
 

@@ -1,0 +1,454 @@
+"""The life of a machine, with a real QEMU: firmware alone, and Debian's kernel with a shell."""
+
+import asyncio
+import contextlib
+import lzma
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.process import Children
+from tests.tools import ROOT, need, need_guest_kernel
+from vionet.bench.guest.initramfs import begin
+from vionet.bench.guest.machine import Kernel
+from vionet.vm.command import QemuHost, qemu_command
+from vionet.vm.keeping import Keeper
+from vionet.vm.machine import Machine, MachineError, State
+from vionet.vm.model import Restart, Vm, VmPlaces
+
+WAIT_S = 60  # until a guest has booted, on a busy host
+MODULES = ("acpi/button", "input/evdev", "misc/pvpanic/pvpanic", "misc/pvpanic/pvpanic-mmio")
+APPEND = "console=ttyS0 panic=-1 quiet no_timer_check tsc=reliable rootfstype=ramfs"
+BUTTON = (
+    "set -- /sys/devices/LNXSYSTM:00/LNXPWRBN:00/input/input*/event*; "
+    "dd if=/dev/input/${1##*/} of=/dev/null bs=24 count=1 2>/dev/null; poweroff -f"
+)
+# A vionet that is killed while a guest runs; what follows is another process.
+PREDECESSOR = """
+import asyncio, sys
+from pathlib import Path
+from tests.interop.test_vm_machine import guest, machine
+from vionet.vm.keeping import Keeper
+
+async def main(folder, image, linger_s):
+    keeper = await Keeper.reach(folder, linger_s)
+    one = machine(folder, keeper, guest(image))
+    await one.start()
+    print(one.pid, keeper.pid, flush=True)
+    await asyncio.sleep(1000)
+
+asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])))
+"""
+
+
+def places(folder: Path) -> VmPlaces:
+    """Where the one machine of a test has its files."""
+    return VmPlaces(
+        monitor=folder / "one.qmp",
+        console=folder / "one.console",
+        agent=folder / "one.agent",
+        log=folder / "one.log",
+        stderr=folder / "one.stderr",
+        seed=folder / "one.iso",
+    )
+
+
+def guest(image: Path) -> Vm:
+    """Debian's kernel with a shell on the serial line; it knows the button and panics aloud."""
+    kernel, _ = need_guest_kernel()
+    names = ",".join(Path(module).name for module in MODULES)
+    append = f"{APPEND} modules={names}"
+    return Vm(name="one", memory_len=160 << 20, kernel=kernel, initrd=image, append=append)
+
+
+FIRMWARE = Vm(name="one", memory_len=64 << 20)  # finds nothing to boot, knows no button
+
+
+def machine(
+    folder: Path,
+    keeper: Keeper,
+    vm: Vm = FIRMWARE,
+    *,
+    argv: list[str] | None = None,
+    start_s: float = WAIT_S,
+    told: Callable[[Machine], None] = lambda machine: None,
+) -> Machine:
+    """A machine that QEMU runs, or another program in its place."""
+    host = QemuHost(program=need("qemu-system-x86_64"), accel="tcg")
+    where = places(folder)
+
+    async def command() -> list[str]:
+        return argv or qemu_command(vm, where, host)
+
+    return Machine(vm, where, keeper, command, told=told, start_s=start_s, backoff_s=0.1)
+
+
+class Terminal:
+    """Somebody at the console."""
+
+    async def open(self, machine: Machine) -> "Terminal":
+        """Attach."""
+        near, far = socket.socketpair()
+        self.reader, self.writer = await asyncio.open_connection(sock=near, limit=1 << 20)
+        its_reader, self._far = await asyncio.open_connection(sock=far)
+        self.task = asyncio.create_task(machine.console.attach(its_reader, self._far))
+        return self
+
+    async def until(self, text: str) -> str:
+        """Read until `text` comes."""
+        async with asyncio.timeout(WAIT_S):
+            return (await self.reader.readuntil(text.encode())).decode(errors="replace")
+
+    def type(self, line: str) -> None:
+        """One line for the guest's shell."""
+        self.writer.write(line.encode() + b"\n")
+
+    async def close(self) -> None:
+        """Detach."""
+        self.writer.close()
+        await self.task
+        self._far.close()
+
+
+class States:
+    """The states that a machine went through; `until` waits for one."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self._news = asyncio.Event()
+
+    def __call__(self, machine: Machine) -> None:
+        """What the machine tells."""
+        self.seen.append(machine.state)
+        self._news.set()
+
+    async def until(self, state: State) -> None:
+        """Wait until it is in `state`, from the last one that was waited for on."""
+        async with asyncio.timeout(WAIT_S):
+            while state not in self.seen:
+                self._news.clear()
+                await self._news.wait()
+        del self.seen[: self.seen.index(state) + 1]
+
+
+def until_gone(*pids: int) -> None:
+    """Wait for the end of processes that may be anybody's children."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(pid)
+            try:
+                assert select.select([pidfd], [], [], 10)[0], f"{pid} runs on"
+            finally:
+                os.close(pidfd)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The initramfs of `guest`."""
+    kernel = Kernel(*need_guest_kernel())
+    archive = begin(kernel, [need("busybox")])
+    for module in MODULES:
+        for path in kernel.modules.glob(f"kernel/drivers/{module}.ko*"):
+            data = path.read_bytes()
+            data = lzma.decompress(data) if path.suffix == ".xz" else data
+            archive.file(f"/modules/{Path(module).name}.ko", data)
+    path = tmp_path_factory.mktemp("image") / "initramfs"
+    path.write_bytes(archive.finish())
+    return path
+
+
+@pytest.fixture
+async def keeper(run_dir: Path) -> AsyncIterator[Keeper]:
+    """A keeper in the test's folder."""
+    reached = await Keeper.reach(run_dir)
+    yield reached
+    await reached.end()
+    assert {} == reached.children
+
+
+@pytest.mark.slow
+async def test_life_of_a_guest(run_dir: Path, keeper: Keeper, image: Path) -> None:
+    """It starts, is paused and resumed, is reset, talks, and stops when its button is pressed."""
+    states = States()
+    one = machine(run_dir, keeper, guest(image), told=states)
+    assert (State.STOPPED, None, None) == (one.state, one.pid, one.reason)
+    await one.start()
+    assert "running" == one.state
+    assert one.pid is not None
+    assert b"qemu-system-x86_64" in Path(f"/proc/{one.pid}/cmdline").read_bytes()
+    terminal = await Terminal().open(one)
+    await terminal.until("@@ready")
+    terminal.type("echo $((6 * 7))")
+    await terminal.until("42")
+    with pytest.raises(MachineError, match="one: cannot be unpaused: it is running; pause it"):
+        await one.resume()
+    await one.pause()
+    assert "paused" == one.state
+    with pytest.raises(MachineError, match="one: cannot be paused: it is paused; unpause it"):
+        await one.pause()
+    await one.resume()
+    assert "running" == one.state
+    await one.reset()
+    assert "running" == one.state
+    await terminal.until("@@ready")
+    terminal.type(f"echo listening; {BUTTON}")
+    await terminal.until("listening")
+    await one.pause()  # it is woken to see its button
+    await one.stop(timeout_s=WAIT_S)
+    assert ["stopped", "power-off", None] == [one.state, one.reason, one.pid]
+    expected = ["starting", "running", "paused", "running", "paused", "stopping", "stopped"]
+    assert expected == states.seen
+    assert b"@@ready" in (run_dir / "one.log").read_bytes()
+    await terminal.close()
+    await one.close()
+
+
+async def test_guest_that_does_not_listen(run_dir: Path, keeper: Keeper) -> None:
+    """A guest that ignores its button is stopped by force after the time limit, or at once."""
+    one = machine(run_dir, keeper, replace(FIRMWARE, restart=Restart.ALWAYS))
+    await one.start()
+    pid = one.pid
+    await one.stop(timeout_s=0.3)
+    assert (State.STOPPED, "stopped by force") == (one.state, one.reason)
+    assert not one.restart_due, "it was asked to stop"
+    with pytest.raises(MachineError, match="one: cannot be stopped: it is stopped; start it first"):
+        await one.stop()
+    with pytest.raises(MachineError, match="one: cannot be reset: it is stopped; start it first"):
+        await one.reset()
+    await one.start()
+    assert pid != one.pid
+    with pytest.raises(MachineError, match="one: cannot be started: it is running; stop it first"):
+        await one.start()
+    slow = asyncio.create_task(one.stop(timeout_s=1000))
+    await asyncio.sleep(0)
+    assert "stopping" == one.state
+    with pytest.raises(MachineError, match="cannot be started: it is stopping; wait until"):
+        await one.start()
+    await one.stop(force=True)
+    assert "stopped" == one.state
+    await slow
+    await one.close()
+
+
+async def test_qemu_that_hangs(run_dir: Path, keeper: Keeper) -> None:
+    """A QEMU that is frozen is killed when it is to stop by force."""
+    one = machine(run_dir, keeper)
+    await one.start()
+    assert one.pid is not None
+    os.kill(one.pid, signal.SIGSTOP)
+    async with asyncio.timeout(WAIT_S):
+        await one.stop(force=True)
+    assert (State.STOPPED, "stopped by force") == (one.state, one.reason)
+    await one.close()
+
+
+async def test_crash_is_noticed_and_mended(run_dir: Path, keeper: Keeper) -> None:
+    """QEMU is killed: that is a crash with its reason, and with `on-failure` it starts again."""
+    states = States()
+    one = machine(run_dir, keeper, replace(FIRMWARE, restart=Restart.ON_FAILURE), told=states)
+    await one.start()
+    await states.until(State.RUNNING)
+    for count in (1, 2):
+        before = one.pid
+        assert before is not None
+        os.kill(before, signal.SIGKILL)
+        await states.until(State.CRASHED)
+        await states.until(State.RUNNING)
+        assert count == one.restarts
+        assert one.pid not in (None, before)
+    # Killed once more, and stopped while it waits to be started again.
+    assert one.pid is not None
+    os.kill(one.pid, signal.SIGKILL)
+    await states.until(State.CRASHED)
+    assert "killed by SIGKILL" == one.reason
+    assert one.restart_due
+    await one.stop()
+    assert "stopped" == one.state
+    assert not one.restart_due
+    assert {} == keeper.children
+    await one.close()
+
+
+async def test_guest_that_panics(run_dir: Path, keeper: Keeper, image: Path) -> None:
+    """A panic of the guest's kernel is a crash, and said to be one."""
+    states = States()
+    one = machine(run_dir, keeper, guest(image), told=states)
+    await one.start()
+    terminal = await Terminal().open(one)
+    await terminal.until("@@ready")
+    terminal.type("echo c > /proc/sysrq-trigger")
+    await states.until(State.CRASHED)
+    assert ("panic", False) == (one.reason, one.restart_due)
+    await terminal.close()
+    await one.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", list(Restart))
+async def test_guest_that_powers_off(
+    run_dir: Path, keeper: Keeper, image: Path, policy: Restart
+) -> None:
+    """A guest that powers off by itself has stopped; only `always` starts it again."""
+    states = States()
+    one = machine(run_dir, keeper, replace(guest(image), restart=policy), told=states)
+    await one.start()
+    terminal = await Terminal().open(one)
+    await terminal.until("@@ready")
+    terminal.type("poweroff -f")
+    await states.until(State.STOPPED)
+    assert (policy is Restart.ALWAYS) == one.restart_due
+    assert "power-off" == one.reason
+    if policy is Restart.ALWAYS:
+        await states.until(State.RUNNING)
+        await terminal.until("@@ready")
+        assert 1 == one.restarts
+    await terminal.close()
+    await one.close()
+
+
+async def test_start_that_fails(run_dir: Path, keeper: Keeper) -> None:
+    """Why a machine does not start is said in one line, and nothing is left running."""
+    qemu = str(need("qemu-system-x86_64"))
+    vm = replace(FIRMWARE, restart=Restart.ALWAYS)
+    for argv, words in (
+        ([qemu, "-bogus"], "one: did not start: QEMU ended with status 1: .*-bogus: invalid opt"),
+        (["/nowhere/qemu"], "/nowhere/qemu: No such file or directory"),
+        (["sleep", "1000"], "one: did not start: no answer on .*one.qmp within 0 s"),
+        (["sh", "-c", "echo last words >&2; exit 3"], "ended with status 3: last words"),
+    ):
+        one = machine(run_dir, keeper, vm, argv=argv, start_s=0.3)
+        with pytest.raises(MachineError, match=words):
+            await one.start()
+        assert "crashed" == one.state
+        assert not one.restart_due, "whoever started it was told"
+        assert {} == keeper.children
+        await one.close()
+
+
+async def test_stop_while_it_starts(run_dir: Path, keeper: Keeper) -> None:
+    """A stop ends a start that has not come to its end, and whoever started is told."""
+    states = States()
+    one = machine(run_dir, keeper, argv=["sleep", "1000"], told=states)
+    starting = asyncio.create_task(one.start())
+    async with asyncio.timeout(WAIT_S):
+        while one.pid is None:
+            await asyncio.sleep(0.01)
+    with pytest.raises(MachineError, match="one: cannot be paused: it is starting; wait until it"):
+        await one.pause()
+    await one.stop()
+    with pytest.raises(MachineError, match="one: did not start: stopped by force"):
+        await starting
+    assert ["starting", "stopping", "stopped"] == states.seen
+    assert {} == keeper.children
+    await one.close()
+
+
+async def test_stranger_at_the_monitor(run_dir: Path, keeper: Keeper) -> None:
+    """What listens at the monitor's place but talks nonsense is killed and reported."""
+    code = "import socket,sys;s=socket.socket(1);s.bind(sys.argv[1]);s.listen()"
+    code += ";c=s.accept()[0];c.sendall(b'hello\\n');c.recv(100);s.accept()"
+    argv = [sys.executable, "-ISc", code, str(run_dir / "one.qmp")]
+    one = machine(run_dir, keeper, argv=argv)
+    with pytest.raises(MachineError, match=r"start: .*one.qmp: Failed to establish session"):
+        await one.start()
+    assert "crashed" == one.state
+    assert {} == keeper.children
+    await one.close()
+
+
+@pytest.mark.slow
+async def test_guest_outlives_vionet(run_dir: Path, start: Children, image: Path) -> None:
+    """vionet is killed; the next one finds the same QEMU, its console goes on, and it can stop."""
+    predecessor = start(
+        sys.executable, "-c", PREDECESSOR, run_dir, image, "60", env={"PYTHONPATH": str(ROOT)}
+    )
+    pid, keeper_pid = map(int, predecessor.wait_for(r"^\d+ \d+$", WAIT_S).group().split())
+    os.kill(predecessor.pid, signal.SIGKILL)
+    predecessor.wait()
+    keeper = await Keeper.reach(run_dir)
+    try:
+        assert keeper_pid == keeper.pid
+        one = machine(run_dir, keeper, guest(image))
+        assert await one.adopt()
+        assert (State.RUNNING, pid) == (one.state, one.pid)
+        terminal = await Terminal().open(one)
+        while "@@ready" not in (run_dir / "one.log").read_text(errors="replace"):
+            await asyncio.sleep(0.05)
+        terminal.type("echo $((6 * 7))")
+        await terminal.until("42")
+        await one.pause()
+        # A planned restart finds it as it was left.
+        await one.leave()
+        await terminal.close()
+        keeper.leave()
+        keeper = await Keeper.reach(run_dir)
+        one = machine(run_dir, keeper, guest(image))
+        assert await one.adopt()
+        assert (State.PAUSED, pid) == (one.state, one.pid)
+        await one.stop(force=True)
+        assert (State.STOPPED, None) == (one.state, one.pid)
+        await one.close()
+    finally:
+        await keeper.end()
+    until_gone(pid, keeper_pid)
+
+
+async def test_guest_that_ended_meanwhile(run_dir: Path) -> None:
+    """QEMU dies while no vionet is there: the next one calls that a crash and starts it again."""
+    vm = replace(FIRMWARE, restart=Restart.ON_FAILURE)
+    keeper = await Keeper.reach(run_dir)
+    one = machine(run_dir, keeper, vm)
+    assert not await one.adopt()
+    assert "stopped" == one.state
+    await one.start()
+    pid = one.pid
+    assert pid is not None
+    await one.leave()
+    keeper.leave()
+    os.kill(pid, signal.SIGKILL)
+    until_gone(pid)
+    keeper = await Keeper.reach(run_dir)
+    states = States()
+    one = machine(run_dir, keeper, vm, told=states)
+    assert not await one.adopt()
+    assert (State.CRASHED, "killed by SIGKILL", True) == (one.state, one.reason, one.restart_due)
+    await states.until(State.RUNNING)
+    await one.close()
+    assert {} == keeper.children
+    await keeper.end()
+
+
+async def test_nobody_follows(run_dir: Path, start: Children, image: Path) -> None:
+    """vionet is killed and none comes after it: neither QEMU nor keeper is left."""
+    predecessor = start(
+        sys.executable, "-c", PREDECESSOR, run_dir, image, "0.5", env={"PYTHONPATH": str(ROOT)}
+    )
+    pids = [*map(int, predecessor.wait_for(r"^\d+ \d+$", WAIT_S).group().split())]
+    assert all(Path(f"/proc/{pid}").exists() for pid in pids)
+    os.kill(predecessor.pid, signal.SIGKILL)
+    until_gone(*pids)
+    assert not (run_dir / "keeper.sock").exists()
+
+
+async def test_keeper_is_killed(run_dir: Path) -> None:
+    """QEMU dies with a keeper that is killed, and the machine has crashed."""
+    states = States()
+    keeper = await Keeper.reach(run_dir)
+    one = machine(run_dir, keeper, told=states)
+    await one.start()
+    pid = one.pid
+    assert pid is not None
+    os.kill(keeper.pid, signal.SIGKILL)
+    until_gone(pid)
+    await states.until(State.CRASHED)
+    with pytest.raises(MachineError, match="the keeper is gone"):
+        await one.start()
+    await one.close()
+    keeper.leave()
