@@ -7,7 +7,6 @@ checksums its kernel finishes; clients run there with an /etc and a host name of
 
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +15,14 @@ import pytest
 from tests.asking import GUEST
 from tests.interop.lab import Lab
 from tests.interop.peers.netns import Capture, ChildJob, Namespace
-from tests.interop.peers.process import call, until
+from tests.interop.peers.process import until
+from tests.interop.peers.shell import Shell
 from tests.interop.peers.traffic import converse
 from tests.tools import ROOT, need
 
 pytestmark = pytest.mark.root
 
+IP = "/sbin/ip"  # in a guest's shell `ip` is busybox's
 ADDRESS, HOST, PREFIX = "100.64.0.3", "100.64.0.2", "fd00:1:2:"
 MADE6 = f"{PREFIX}0:5054:ff:fe00:ff"  # of the prefix and the guest's MAC
 SCRIPTS = {  # as distributions have them for udhcpc: with `ip`, and with what was before it
@@ -44,16 +45,54 @@ SendRelease=no
 
 
 @dataclass(frozen=True)
-class Local:
+class Ends:
     """A host and a guest."""
 
     host: Namespace
-    guest: Namespace
+    guest: Shell
     folder: Path
 
     def up(self) -> None:
         """Connect the guest; its kernel then looks for a router, and finds it alone on its link."""
-        self.guest.run("ip link set eth0 addrgenmode eui64 && ip link set eth0 up")
+        self.guest.run(f"{IP} link set eth0 addrgenmode eui64 && {IP} link set eth0 up")
+
+    def udhcpc(self, script: str, told: Path) -> dict[str, str]:
+        """Run busybox's client with one of SCRIPTS; returns what that was told."""
+        need("busybox")
+        file = self.folder / "udhcpc.sh"
+        file.write_text(f'#!/bin/sh\n[ "$1" = bound ] || exit 0\nenv >{told}\n{SCRIPTS[script]}\n')
+        file.chmod(0o700)
+        self.guest.run(f"busybox udhcpc -i eth0 -n -q -f -O mtu -O search -s {file}")
+        lines = self.guest.run(f"cat {told}").splitlines()
+        return dict(line.split("=", 1) for line in lines)
+
+    def addresses(self) -> str:
+        """What the guest has: addresses, then routes."""
+        return self.guest.run(f"{IP} addr show dev eth0; {IP} route; {IP} -6 route")
+
+    def settle(self) -> None:
+        """Wait until the guest's own IPv6 addresses are its own."""
+        own = "the guest's own addresses"
+        until(lambda: f"inet6 {MADE6}/64" in self.addresses(), 20, own, 0.1)
+        until(lambda: "tentative" not in self.addresses(), 20, own, 0.1)
+
+    def check(self) -> None:
+        """The guest has the lease's address and route and its kernel's own; bulk traffic flows."""
+        self.settle()
+        until(lambda: f"inet {ADDRESS}/31 " in self.addresses(), 20, ADDRESS, 0.1)
+        found = self.addresses()
+        assert f"default via {HOST} dev eth0" in found
+        assert "default via fe80::1 dev eth0 proto ra" in found
+        assert " mtu 1400 " in found.splitlines()[0]
+        self.guest.address4, self.guest.address6 = ADDRESS, MADE6
+        self.host.address4, self.host.address6 = HOST, f"{PREFIX}:1"
+        converse(self.guest, self.host, largest=100)
+
+
+class Local(Ends):
+    """Two namespaces."""
+
+    guest: Namespace
 
     def start(self, script: str) -> ChildJob:
         """Start `script` in the guest; what it writes to /etc goes to a copy."""
@@ -76,36 +115,13 @@ class Local:
         job.await_output(ends)
         return job.child.output()
 
-    def settle(self) -> None:
-        """Wait until the guest's own IPv6 addresses are its own."""
-        own = "the guest's own addresses"
-        until(lambda: f"inet6 {MADE6}/64" in self.addresses(), 20, own, 0.1)
-        until(lambda: "tentative" not in self.addresses(), 20, own, 0.1)
-
     def resolv_conf(self) -> list[str]:
         """The lines of the guest's resolv.conf."""
         return (self.folder / "etc" / "resolv.conf").read_text().splitlines()
 
-    def addresses(self) -> str:
-        """What the guest has: addresses, then routes."""
-        show = "addr show dev eth0; ip route show; ip -6 route show"
-        return self.guest.run(f"ip {show}")
-
-    def check(self) -> None:
-        """The guest has the lease's address and route and its kernel's own; bulk traffic flows."""
-        self.settle()
-        until(lambda: f"inet {ADDRESS}/31 " in self.addresses(), 20, ADDRESS, 0.1)
-        found = self.addresses()
-        assert f"default via {HOST} dev eth0" in found
-        assert "default via fe80::1 dev eth0 proto ra" in found
-        assert " mtu 1400 " in found.splitlines()[0]
-        self.guest.address4, self.guest.address6 = ADDRESS, MADE6
-        self.host.address4, self.host.address6 = HOST, f"{PREFIX}:1"
-        converse(self.guest, self.host, largest=100)
-
 
 @pytest.fixture
-def local(lab: Lab) -> Iterator[Local]:
+def local(lab: Lab) -> Local:
     """A host with its service running, and a guest whose link is down."""
     host, guest = lab.namespace("lhost"), lab.namespace("lguest")
     host.run(f"ip link add vhost mtu 1400 type veth peer name eth0 netns {guest.name}")
@@ -118,20 +134,29 @@ def local(lab: Lab) -> Iterator[Local]:
     program = ROOT / "tests" / "interop" / "local_service.py"
     command = f"env PYTHONPATH={ROOT} {sys.executable} {program} vhost {GUEST}"
     host.start(command).await_output("ready")
-    yield Local(host, guest, lab.folder)
+    return Local(host, guest, lab.folder)
+
+
+@pytest.fixture
+def fabric(lab: Lab) -> Ends:
+    """A real local interface: User Mode Linux, which offloads, and a tap at the host's side."""
+    host = lab.namespace("lhost")
+    program = ROOT / "tests" / "interop" / "local_fabric.py"
+    job = host.start(f"env PYTHONPATH={ROOT} {sys.executable} {program} {lab.folder}")
+    job.await_output("ready", 110)  # a cold cache compiles first
+    host.interface = "local"
+    guest = lab.uml("web.0")
+    guest.await_boot(40)
+    assert {0, 1, 3, 7, 8, 11, 12} <= guest.features(), "checksums, MTU, TSO both ways"
+    return Ends(host, guest, lab.folder)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_udhcpc(local: Local, script: str) -> None:
     """Busybox's client is told everything, and all on the wire is well-formed with right sums."""
-    need("busybox")
     capture = Capture(local.host, "vhost", local.folder / "capture")
     local.up()
-    file, told = local.folder / "udhcpc.sh", local.folder / "told"
-    file.write_text(f'#!/bin/sh\n[ "$1" = bound ] || exit 0\nenv >{told}\n{SCRIPTS[script]}\n')
-    file.chmod(0o700)
-    call(*local.guest.enter, *f"busybox udhcpc -i eth0 -n -q -f -O mtu -O search -s {file}".split())
-    found = dict(line.split("=", 1) for line in told.read_text().splitlines())
+    found = local.udhcpc(script, local.folder / "told")
     expected = {
         "ip": ADDRESS,
         "subnet": "255.255.255.254",
@@ -244,3 +269,26 @@ def test_networkd(local: Local) -> None:
     until(lambda: resolvers == set(told("DNS")), 20, "resolvers", 0.1)
     assert {"example.org", "lab.example.net"} == set(told("DOMAINS"))
     local.check()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_udhcpc_in_a_guest(fabric: Ends, script: str) -> None:
+    """A guest gets its addresses through the engine, and bulk traffic flows to its gateway."""
+    fabric.up()
+    found = fabric.udhcpc(script, Path("/dev/shm/told"))
+    assert (ADDRESS, HOST, "1400") == (found["ip"], found["router"], found["mtu"])
+    fabric.check()
+
+
+def test_dhclient_in_a_guest(fabric: Ends) -> None:
+    """ISC's client reads raw frames in a guest that takes partial checksums."""
+    need("dhclient")
+    fabric.up()
+    fabric.guest.run(
+        "cp -a /etc /dev/shm && mount --bind /dev/shm/etc /etc && rm -f /etc/resolv.conf && "
+        ": >/etc/resolv.conf && : >/dev/shm/leases && hostname localhost"
+    )
+    fabric.guest.run("dhclient -4 -1 -pf /dev/shm/pid -lf /dev/shm/leases eth0", 40)
+    assert "web" == fabric.guest.run("hostname").strip()
+    assert "nameserver 192.0.2.53" in fabric.guest.run("cat /etc/resolv.conf")
+    fabric.check()
