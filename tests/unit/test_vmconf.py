@@ -235,8 +235,16 @@ def test_allow_instance() -> None:
     found = entry("allow instance { boot, cdrom\n memory, owner root:daemon\n}")
     assert frozenset({"boot", "cdrom", "memory"}) == found.allow_instance
     assert Owner(user="root", group="daemon") == found.instance_owner
-    assert frozenset({"disk"}) == entry("allow instance disk").allow_instance
     assert frozenset() == entry("allow instance owner root").allow_instance
+
+
+def test_allow_instance_without_owner() -> None:
+    """Who owns a machine may not make instances of it unless that is said, as vmd has it."""
+    found = entry("owner daemon", "allow instance disk")
+    assert (None, None) == (found.allow_instance, found.instance_owner)
+    assert ["3: allow instance: whom? as in vmd nobody but who runs vionet; add owner NAME"] == (
+        warnings(BASE.format("allow instance disk"))
+    )
 
 
 PARENT = """
@@ -292,7 +300,7 @@ def test_instance_overrides() -> None:
 
 def test_instance_of_an_instance() -> None:
     """Permissions go on to instances only where the template allows them to be templates."""
-    assert None is instance("enable", "allow instance { memory }").allow_instance
+    assert None is instance("enable", "allow instance { memory, owner root }").allow_instance
     found = instance("enable", "allow instance { memory, instance, owner root }")
     assert frozenset({"memory", "instance"}) == found.allow_instance
     assert Owner(user="root") == found.instance_owner

@@ -71,9 +71,11 @@ def _with_permissions(
     if allow is None:
         return made
     given = judge.by_key(allow.block)
-    maker = judge.value(given["owner"], "OWNER", owner) if "owner" in given else None
-    allowed = frozenset(given) - {"owner"}
-    return replace(made, allow_instance=allowed, instance_owner=maker)
+    if "owner" not in given:
+        judge.warn(allow, "whom? as in vmd nobody but who runs vionet; add owner NAME")
+        return made
+    maker = judge.value(given["owner"], "OWNER", owner)
+    return replace(made, allow_instance=frozenset(given) - {"owner"}, instance_owner=maker)
 
 
 def _boot(judge: Judge, statement: Statement) -> dict[str, Path | None]:
