@@ -62,6 +62,7 @@ VM = 'vm "a" {\n disk "/a.img"\n'
         (VM + "cpus two\n}", "3: two where N belongs; write cpus N"),
         (VM + "interfaces -1\n}", "3: interfaces: -1 is out of range"),
         (VM + "interfaces 33\n}", "3: interfaces: 33 is out of range"),
+        (VM + "local interface\n" * 33 + "}", "35: interface: more than 32; leave some out"),
         (VM + "owner :\n}", "3: owner: not an account"),
         (VM + "disk /b format vmdk\n}", "3: disk: format vmdk is not known here; use qcow2 or raw"),
         (VM + 'cdrom ""\n}', "3: cdrom: "),

@@ -197,8 +197,7 @@ class Lexer:
 
     def _pass_over(self, expression: re.Pattern[str]) -> str:
         match = expression.match(self._text, self._off)
-        if match is None:
-            return ""
+        assert match, "looked at before, or may be empty"
         self._line += match[0].count("\n")
         self._off = match.end()
         return match[0]
