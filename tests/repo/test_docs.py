@@ -14,6 +14,7 @@ from tests.tools import ROOT, need, need_guest_kernel, need_root, packages
 NOT_RUN = {
     "this is what runs the tests",
     "needs a hypervisor that Debian does not have",
+    "needs an init system that is systemd",
     "it measures for an hour",
 }
 LINK = re.compile(r"\[[^\]]*\]\(([^)#:\s]+)(#[^)]*)?\)")

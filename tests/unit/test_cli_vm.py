@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from structlog.testing import capture_logs
 
 from tests.unit.test_daemon_machines import ALICE, BOOTS, serving
 from vionet.cli import main, which
@@ -34,7 +35,7 @@ Vionet = Callable[..., Any]
 
 
 @pytest.fixture
-def vionet(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Vionet:
+def vionet(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Vionet]:
     """Run a command line in a thread; whoever else runs sites on this host is not found."""
     monkeypatch.setattr(which, "SYSTEM_FOLDER", run_dir / "system")
     (run_dir / "vionet").mkdir()
@@ -43,7 +44,8 @@ def vionet(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Vionet:
         runner = CliRunner()
         return await asyncio.to_thread(runner.invoke, main, list(arguments), prog_name="vionet")
 
-    return invoke
+    with capture_logs():  # of the site here, which would be the command's output
+        yield invoke
 
 
 async def test_list(run_dir: Path, vionet: Vionet) -> None:
@@ -429,10 +431,9 @@ async def test_guest_that_does_not_read(run_dir: Path) -> None:
         await machine.start()
         over = asyncio.Event()
 
-        async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
+        async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(b"login: ")
             await over.wait()
-            return ""
 
         machine.console.attach = deaf
 

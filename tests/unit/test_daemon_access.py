@@ -1,7 +1,9 @@
 """Who may do what: the kernel's word on real connections, owners by user and group, files."""
 
+import inspect
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -11,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests import tools
-from vionet.daemon import access
+from vionet.daemon import access, control, machines
 from vionet.daemon.access import LEVELS, Level, Peer
 from vionet.site.model import Owner, VmEntry
+from vionet.vm.console import READERS_MAX
 from vionet.vm.model import Vm
 
 ALICE = Peer(100, 4001, 4001, frozenset({4001, 4100}))
@@ -265,3 +268,28 @@ def test_owner_for_people() -> None:
     assert "daemon" == access.owner_text(Owner(user="1"))
     assert "4001:kvm" == access.owner_text(Owner(user="4001", group="kvm"))
     assert ":kvm" == access.owner_text(Owner(group="kvm"))
+
+
+def test_documentation_has_every_request() -> None:
+    """docs/control.md lists each request with whose it is, and each limit as it is."""
+    page = (tools.ROOT / "docs" / "control.md").read_text()
+    rows = re.findall(r"^\| `([\w.]+)` \| `(\w+)` \| .+ \| .+ \|$", page, re.MULTILINE)
+    assert {name: level.value for name, level in LEVELS.items()} == dict(rows)
+    assert len(LEVELS) == len(rows)
+    for limit in (
+        f"A request has at most {control.LINE_MAX} bytes",
+        f"There are {control.CLIENTS_MAX} clients at most",
+        f"at most {machines.INSTANCES_MAX} at a time",
+        f"A console has {READERS_MAX} readers at most",
+        f"seconds, at most {machines.STOP_MAX_S:.0f}, from",
+        f"Who is silent for {control.IDLE_S:.0f} seconds",
+    ):
+        assert limit in " ".join(page.split()), limit
+    for allowed, keys in access.CHOICES.items():
+        assert not keys or f"`{allowed}`" in page
+        assert all(f"`{key}`" in page for key in keys)
+    members = page.split("| member of a machine |")[1].split("\n\n")[0]
+    shown = inspect.getsource(machines._document)
+    assert re.findall(r"^\| `(\w+)`", members, re.MULTILINE) == re.findall(
+        r'^        "(\w+)":', shown, re.MULTILINE
+    )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.unit.test_daemon_access import asked_as
 from tests.unit.test_daemon_control import connected, hung_up, said
@@ -33,9 +34,12 @@ class EchoConsole:
 
     def __init__(self) -> None:
         self.attached = 0
+        self.refuses = False
 
     async def attach(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Until the client is gone or types q."""
+        if self.refuses:
+            raise VmError("the console has 16 readers already; close one of them")
         self.attached += 1
         try:
             writer.write(b"login: ")
@@ -92,7 +96,7 @@ class StillLive:
     """One machine of the site."""
 
     entry: VmEntry
-    machine: StillMachine
+    machine: Any
     log: Path
     ports: tuple[PortConfig, ...] = ()
 
@@ -414,6 +418,26 @@ async def test_reload(run_dir: Path) -> None:
         assert ("home.toml:3: first", "home.toml:9: second") == caught.value.problems
 
 
+async def test_who_asked_is_logged(run_dir: Path) -> None:
+    """What changes a machine is logged with who asked and for what, in bounded numbers; looking is
+    not."""
+    async with serving(run_dir) as (_, path):
+        with capture_logs() as lines:
+            await asked(path, "vm.list")
+            await asked(path, "vm.log", name="web")
+            assert [] == lines
+            await asked(path, "vm.start", name="web")
+            (line,) = lines
+            expected = ("asked", "info", "vm.start", "web", os.getuid(), "home")
+            keys = ("event", "log_level", "request", "vm", "uid", "site")
+            assert expected == tuple(line[key] for key in keys)
+            for _ in range(100):
+                with pytest.raises(RequestError):
+                    await asked(path, "vm.reset", name="x" * 1000)
+            assert 30 <= len(lines) < 60
+            assert max(len(line.get("vm", "")) for line in lines) <= 64
+
+
 async def test_log(run_dir: Path) -> None:
     """The tail, then what came since; every byte as it was; a log begun anew is read anew."""
     async with serving(run_dir) as (site, path):
@@ -459,6 +483,19 @@ async def test_console(run_dir: Path) -> None:
         while machine.console.attached:
             assert asyncio.get_running_loop().time() < deadline
             await asyncio.sleep(0.005)
+
+
+async def test_console_that_takes_no_more(run_dir: Path) -> None:
+    """Who is one reader too many is told on the line itself, which then ends."""
+    async with serving(run_dir) as (site, path):
+        await asked(path, "vm.start", name="web")
+        site.machines["web"].machine.console.refuses = True
+        reader, writer = await connected(path)
+        writer.write(b'{"version":1,"request":"vm.console","name":"web"}\n')
+        assert "reply" in await said(reader)
+        last = await asyncio.wait_for(reader.read(), WAIT_S)
+        assert b"\r\nvionet: web: the console has 16 readers already; close one of them\r\n" == last
+        writer.close()
 
 
 async def test_console_of_a_client_that_does_not_read(run_dir: Path) -> None:

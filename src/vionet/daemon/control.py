@@ -49,7 +49,8 @@ class Attached:
 
 
 Reply = Answer | Attached
-Requests = Mapping[str, Callable[[Mapping[str, Any], Peer], Reply | Awaitable[Reply]]]
+Request = Callable[[Mapping[str, Any], Peer], Reply | Awaitable[Reply]]
+Requests = Mapping[str, Request]
 
 
 class ControlError(Exception):

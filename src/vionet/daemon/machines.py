@@ -16,70 +16,25 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import structlog
+
 from vionet.config import ConfigError, PortConfig
 from vionet.config.option import suggest
 from vionet.daemon import access
 from vionet.daemon.access import Peer
-from vionet.daemon.control import Answer, Attached, RequestError, Requests
+from vionet.daemon.control import Answer, Attached, Reply, Request, RequestError, Requests
 from vionet.site.model import SiteError, VmEntry
 from vionet.site.toml_vm import vm_from_table
+from vionet.vhost_user.budget import Budget
+from vionet.vm.machine import Machine
 from vionet.vm.model import VmError
 
 INSTANCES_MAX: Final = 16
 LOG_MAX: Final = 1 << 16  # bytes of a console log in one answer
 STOP_MAX_S: Final = 600.0
 _AT_ONCE_S: Final = 0.2
+_NAME_MAX: Final = 64  # characters of a name in the log
 _REFUSED: Final = (ConfigError, SiteError, VmError, OSError)
-
-
-class Console(Protocol):
-    """A machine's serial line."""
-
-    async def attach(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Join it with a client until either ends."""
-
-
-class Machine(Protocol):
-    """One machine's life (`vm.machine`)."""
-
-    @property
-    def state(self) -> str:
-        """In one word."""
-
-    @property
-    def since(self) -> float:
-        """When that began, in seconds since 1970."""
-
-    @property
-    def pid(self) -> int | None:
-        """Of QEMU, while it runs."""
-
-    @property
-    def restarts(self) -> int:
-        """How often it was started again by itself."""
-
-    @property
-    def reason(self) -> str | None:
-        """Why it ended last."""
-
-    @property
-    def console(self) -> Console:
-        """Its serial line."""
-
-    async def start(self) -> None:
-        """Start it."""
-
-    async def stop(self, *, force: bool = False, timeout_s: float | None = None) -> None:
-        """Stop it; returns when it is over."""
-
-    async def pause(self) -> None:
-        """Stop its processors."""
-
-    async def resume(self) -> None:
-        """Let them go on."""
-
-    async def reset(self) -> None:
-        """Press the button."""
 
 
 class LiveMachine(Protocol):
@@ -131,21 +86,34 @@ class MachineRequests:
         self._defining = asyncio.Lock()
         self._made: dict[str, int] = {}  # machines that are not in the file -> whose they are
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._log_of = structlog.get_logger("vionet.daemon").bind(site=site.name)
+        self._budget = Budget(30, 1.0)  # log lines
 
     @property
     def requests(self) -> Requests:
         """For the control socket."""
+        asked = {name: self._noted(name, ask) for name, ask in self._changing().items()}
+        return {"vm.list": self._list, "vm.log": self._log, **asked}
+
+    def _changing(self) -> Requests:
         return {
             "reload": lambda request, peer: self._whole(self._reload()),
-            "vm.list": self._list,
             "vm.start": lambda request, peer: self._whole(self._start(request, peer)),
             "vm.stop": self._stop,
             "vm.pause": self._doing("pause", lambda machine: machine.pause()),
             "vm.unpause": self._doing("unpause", lambda machine: machine.resume()),
             "vm.reset": self._doing("reset", lambda machine: machine.reset()),
             "vm.console": self._console,
-            "vm.log": self._log,
         }
+
+    def _noted(self, name: str, ask: Request) -> Request:
+        def noted(request: Mapping[str, Any], peer: Peer) -> Reply | Awaitable[Reply]:
+            if self._budget.take():
+                vm = {"vm": str(request["name"])[:_NAME_MAX]} if "name" in request else {}
+                self._log_of.info("asked", request=name, uid=peer.uid, **vm)
+            return ask(request, peer)
+
+        return noted
 
     async def close(self) -> None:
         """Wait for what was begun."""
@@ -290,7 +258,14 @@ class MachineRequests:
         name, live = self._find(request, peer, "console")
         if live.machine.pid is None:
             raise RequestError(f"{name}: does not run; start it with `vionet vm start {name}`")
-        return Attached(live.machine.console.attach)
+
+        async def attach(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                await live.machine.console.attach(reader, writer)
+            except VmError as error:
+                writer.write(f"\r\nvionet: {name}: {error}\r\n".encode())
+
+        return Attached(attach)
 
     def _log(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         """A piece of the console's log; the last one where the request says no place."""
