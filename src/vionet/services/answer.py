@@ -6,14 +6,14 @@ Trust: the frame is a guest's.  Whatever its bytes, the result is an answer or a
 from typing import Final
 
 from vionet.services import dhcp, dhcp6, ndp
-from vionet.services.frame import IPPROTO_ICMPV6, Ignored, Reason, parse, require
+from vionet.services.frame import Ignored, Reason, parse, require
 from vionet.services.lease import Lease
-from vionet.spec.packet import IPPROTO_UDP
+from vionet.spec.packet import DHCP_SERVER, DHCPV6_SERVER, IPPROTO_ICMPV6, IPPROTO_UDP
 
 _MULTICAST6: Final = 0x3333  # the first two octets
 _SERVICES: Final = {  # length of an address, protocol, port
-    (4, IPPROTO_UDP, dhcp.SERVER_PORT): dhcp.answer,
-    (16, IPPROTO_UDP, dhcp6.SERVER_PORT): dhcp6.answer,
+    (4, IPPROTO_UDP, DHCP_SERVER): dhcp.answer,
+    (16, IPPROTO_UDP, DHCPV6_SERVER): dhcp6.answer,
     (16, IPPROTO_ICMPV6, 0): ndp.answer,
 }
 

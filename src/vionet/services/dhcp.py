@@ -5,13 +5,14 @@ REQUEST gets an ACK where it asks for the lease's address or for none, else a NA
 a message type is BOOTP's and gets the same without one.  The gateway is router, server and, where
 the lease names no resolvers, resolver.
 
-Deviation: INFORM gets an ACK without an address (RFC 2131 4.3.5), where vmd sends a NAK; DECLINE
-and RELEASE get nothing; a NAK names no address and is broadcast, as RFC 2131 has it.  The host name
-is told whether or not the guest boots from the network.
-Deviation, as vmd has it: a request with an address already in use (ciaddr) is ignored, INFORM
-apart: only a client that renews sends one, and an endless lease is never renewed.  So are those
-with a boot file or hops.  The server identifier of a REQUEST is not looked at: there is no other
-server on this link.
+Deviation from vmd: where it sends a NAK, INFORM gets an ACK without an address (RFC 2131 4.3.5),
+and DECLINE and RELEASE get nothing.  A NAK names no address and is broadcast.  The host name is
+told to every guest, not only to one that boots from the network.
+
+Deviation from RFC 2131 4.3.2: a REQUEST with an address in use (ciaddr) is ignored, as vmd does:
+only a client that renews sends one, and an endless lease is not renewed.  (One that is told to by
+hand gives up after a while and asks anew.)  So is one with a boot file or hops.  The server
+identifier is not looked at: there is no other server on this link.
 
 Trust: the frame is a guest's.  Options that run over the end make the whole request ignored.
 """
@@ -23,10 +24,8 @@ from typing import Final
 
 from vionet.services.frame import IPV4_HLEN, Packet, Reason, require, udp, wire_names
 from vionet.services.lease import RESOLVERS_MAX, Lease
-from vionet.spec.packet import IPPROTO_UDP, UDP_HLEN
+from vionet.spec.packet import DHCP_CLIENT, DHCP_SERVER, IPPROTO_UDP, UDP_HLEN
 
-SERVER_PORT: Final = 67
-CLIENT_PORT: Final = 68
 BROADCAST: Final = b"\xff" * 4
 BROADCAST_MAC: Final = (1 << 48) - 1
 HEAD: Final = struct.Struct(">4BIHH4s4s4s4s6s10x64s128s")
@@ -62,7 +61,7 @@ class _Request:
 def answer(packet: Packet, lease: Lease) -> bytes:
     """The frame that answers a datagram to port 67; *raises* `Ignored`."""
     own, gateway = lease.address.ip.packed, lease.gateway.packed
-    require(packet.ports == (CLIENT_PORT, SERVER_PORT), Reason.PORT)
+    require(packet.ports == (DHCP_CLIENT, DHCP_SERVER), Reason.PORT)
     require(packet.source in (_NONE, own), Reason.SOURCE_ADDRESS)
     require(packet.destination in (BROADCAST, gateway), Reason.DESTINATION_ADDRESS)
     request = _read(packet.payload, lease)
@@ -90,7 +89,7 @@ def answer(packet: Packet, lease: Lease) -> bytes:
             protocol=IPPROTO_UDP,
             hop_limit=64,
             payload=(head + _tell(_told(kind, request, lease), room)).ljust(BOOTP_LEN, b"\0"),
-            ports=(SERVER_PORT, CLIENT_PORT),
+            ports=(DHCP_SERVER, DHCP_CLIENT),
         )
     )
 

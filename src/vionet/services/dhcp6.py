@@ -12,10 +12,8 @@ from typing import Final
 
 from vionet.services.frame import Packet, Reason, require, udp, wire_names
 from vionet.services.lease import GATEWAY_LINK_LOCAL, RESOLVERS_MAX, Lease
-from vionet.spec.packet import IPPROTO_UDP
+from vionet.spec.packet import DHCPV6_CLIENT, DHCPV6_SERVER, IPPROTO_UDP
 
-SERVER_PORT: Final = 547
-CLIENT_PORT: Final = 546
 SERVERS: Final = bytes.fromhex("ff020000000000000000000000010002")  # ff02::1:2
 SOLICIT, ADVERTISE, REPLY, INFORMATION_REQUEST = 1, 2, 7, 11
 CLIENT_ID, SERVER_ID, IA_NA, IA_TA, STATUS, IA_PD = 1, 2, 3, 4, 13, 25
@@ -30,7 +28,7 @@ IAS_MAX: Final = 4  # answered of one message
 def answer(packet: Packet, lease: Lease) -> bytes:
     """The frame that answers a datagram to port 547; *raises* `Ignored`."""
     require(lease.address6 is not None, Reason.NO_IPV6)
-    require(packet.ports == (CLIENT_PORT, SERVER_PORT), Reason.PORT)
+    require(packet.ports == (DHCPV6_CLIENT, DHCPV6_SERVER), Reason.PORT)
     require(packet.source[:8] == b"\xfe\x80" + bytes(6), Reason.SOURCE_ADDRESS)
     known = (SERVERS, GATEWAY_LINK_LOCAL.packed)
     require(packet.destination in known, Reason.DESTINATION_ADDRESS)
@@ -65,7 +63,7 @@ def answer(packet: Packet, lease: Lease) -> bytes:
             protocol=IPPROTO_UDP,
             hop_limit=64,
             payload=message + b"".join(_option(code, value) for code, value in told),
-            ports=(SERVER_PORT, CLIENT_PORT),
+            ports=(DHCPV6_SERVER, DHCPV6_CLIENT),
         )
     )
 

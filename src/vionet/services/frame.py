@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from enum import StrEnum, auto
 from typing import Final
 
-from vionet.spec.packet import ETH_HLEN, ETH_P_IP, ETH_P_IPV6, IPPROTO_UDP, UDP_HLEN
+from vionet.spec.packet import ETH_HLEN, ETH_P_IP, ETH_P_IPV6, IPPROTO_ICMPV6, IPPROTO_UDP, UDP_HLEN
 
-IPPROTO_ICMPV6: Final = 58
 FRAME_LEN_MIN: Final = 60
 FRAME_LEN_MAX: Final = ETH_HLEN + 1500  # no client asks with more
 NAMES_LEN_MAX: Final = 512  # of all domain names in one answer

@@ -15,11 +15,16 @@ Trust: the frame is a guest's; nothing of it but its source address is used.
 import struct
 from typing import Final
 
-from vionet.services.frame import IPPROTO_ICMPV6, Packet, Reason, icmpv6, require, wire_names
+from vionet.services.frame import Packet, Reason, icmpv6, require, wire_names
 from vionet.services.lease import GATEWAY_LINK_LOCAL, RESOLVERS_MAX, Lease
+from vionet.spec.packet import (
+    ICMPV6_ROUTER_ADVERT,
+    ICMPV6_ROUTER_SOLICIT,
+    IPPROTO_ICMPV6,
+    ND_OPT_SOURCE_LL,
+)
 
-SOLICITATION, ADVERTISEMENT = 133, 134
-SOURCE_MAC, PREFIX, MTU, RDNSS, DNSSL = 1, 3, 5, 25, 31
+PREFIX, MTU, RDNSS, DNSSL = 3, 5, 25, 31
 ALL_NODES: Final = bytes.fromhex("ff020000000000000000000000000001")
 ALL_ROUTERS: Final = bytes.fromhex("ff020000000000000000000000000002")
 HOP_LIMIT: Final = 255  # so it was not forwarded
@@ -35,7 +40,7 @@ def answer(packet: Packet, lease: Lease) -> bytes:
     require(lease.address6 is not None, Reason.NO_IPV6)
     message = packet.payload
     require(len(message) >= 8, Reason.LENGTH)
-    require(message[:2] == bytes([SOLICITATION, 0]), Reason.MESSAGE)
+    require(message[:2] == bytes([ICMPV6_ROUTER_SOLICIT, 0]), Reason.MESSAGE)
     require(packet.hop_limit == HOP_LIMIT, Reason.HOP_LIMIT)
     known = (ALL_ROUTERS, GATEWAY_LINK_LOCAL.packed)
     require(packet.destination in known, Reason.DESTINATION_ADDRESS)
@@ -44,7 +49,7 @@ def answer(packet: Packet, lease: Lease) -> bytes:
     while off < len(message):
         kind, length = message[off], message[off + 1 : off + 2]
         require(length > b"\0" and off + 8 * length[0] <= len(message), Reason.OPTION)
-        require(kind != SOURCE_MAC or packet.source != _NONE, Reason.OPTION)
+        require(kind != ND_OPT_SOURCE_LL or packet.source != _NONE, Reason.OPTION)
         off += 8 * length[0]
     return advertisement(lease, ALL_NODES if packet.source == _NONE else packet.source)
 
@@ -53,8 +58,10 @@ def advertisement(lease: Lease, destination: bytes = ALL_NODES) -> bytes:
     """What the guest is told.  *requires* that the lease has IPv6."""
     assert lease.address6 is not None
     network = lease.address6.network
-    message = struct.pack(">BBHBBHII", ADVERTISEMENT, 0, 0, 64, OTHER, ROUTER_LIFETIME_S, 0, 0)
-    message += _option(SOURCE_MAC, lease.gateway_mac.to_bytes(6))
+    message = struct.pack(
+        ">BBHBBHII", ICMPV6_ROUTER_ADVERT, 0, 0, 64, OTHER, ROUTER_LIFETIME_S, 0, 0
+    )
+    message += _option(ND_OPT_SOURCE_LL, lease.gateway_mac.to_bytes(6))
     if lease.mtu:
         message += _option(MTU, struct.pack(">2xI", lease.mtu))
     prefix = struct.pack(">BBIII", network.prefixlen, ON_LINK_AUTONOMOUS, ENDLESS_S, ENDLESS_S, 0)
