@@ -18,6 +18,7 @@ from vionet.site.toml_line import Place, dotted
 from vionet.vm.command import faults as vm_faults
 from vionet.vm.model import Nic
 
+PROBLEMS_MAX: Final = 100  # that are told at once
 Fault = tuple[Place, str]
 HOST: Final = "host"  # NAME-host and NAME-dhcp are the other ports of a local interface
 SERVICE: Final = "dhcp"
@@ -37,7 +38,7 @@ def judge(faults: Iterable[Fault], problems: list[Fault]) -> None:
     broken = {place[:size] for place, _ in problems for size in range(len(place) + 1)}
     for place, problem in faults:
         scope = place if len(place) > 3 else place[:2]  # an interface's key, else all of a table
-        if scope not in broken:
+        if scope not in broken and len(problems) < PROBLEMS_MAX:
             problems.append((place, problem))
 
 

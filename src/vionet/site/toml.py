@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from vionet.config import option
 from vionet.config.fabric import FabricConfig, parse_name
-from vionet.config.option import ConfigError, suggest
+from vionet.config.option import suggest
 from vionet.config.port import PortConfig
 from vionet.engine.status import FabricKind
 from vionet.site import across
@@ -25,6 +25,7 @@ from vionet.site.source import site_name
 from vionet.site.toml_line import Lines, Place, dotted
 from vionet.site.toml_port import PORT, port
 from vionet.site.toml_value import (
+    PROBLEMS_MAX,
     Enough,
     Sheet,
     Table,
@@ -35,6 +36,7 @@ from vionet.site.toml_value import (
     ifgroup,
     kind,
     network,
+    noted,
     number,
     of,
     table,
@@ -42,9 +44,12 @@ from vionet.site.toml_value import (
 )
 from vionet.site.toml_vm import DISK, INTERFACE, SEED, VM, entries, host_name
 
+NAMES_MAX: Final = 1024  # switches, machines, ports of one file
 _AT: Final = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _DIGITS: Final = re.compile(r"[0-9][0-9_]{4000}")  # more than Python makes a number of
-_DEEP: Final = re.compile(r"""(?>(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){64}""")
+_DEEP: Final = re.compile(
+    r"""(?>(?:(?<![\w-])[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){64}"""
+)
 
 
 def _cores(value: Value) -> tuple[int, ...]:
@@ -81,7 +86,7 @@ SWITCH: Final[Table] = {
     "enabled": ("enabled", flag),
     "locked": ("locked", flag),
     "netns": ("rdomain", of(option.netns)),
-    "group": ("group", of(ifgroup)),
+    "group": ("group", ifgroup),
 }
 LOCAL: Final[Table] = {
     "prefix": ("prefix", of(_prefix)),
@@ -93,16 +98,24 @@ LOCAL: Final[Table] = {
 }
 
 
+def _local(value: Value) -> Local:
+    read = table(value, LOCAL)
+    inet6 = read.pop("inet6", False)
+    prefix6 = None if isinstance(inet6, bool) else inet6
+    return Local(**read, prefix6=prefix6, random6=inet6 is True)
+
+
 def _named(value: Value) -> dict[str, Value]:
     """The tables [KIND.NAME] by their names."""
     if not isinstance(value.raw, dict):
         raise ValueError(f"{kind(value)}, where tables belong; write [{value.key}.NAME]")
-    for name, raw in value.raw.items():
-        try:
+    if len(value.raw) > NAMES_MAX:
+        raise ValueError(f"{len(value.raw)} of them, and {NAMES_MAX} at most; use several files")
+    named = {name: value.item(name, raw) for name, raw in value.raw.items()}
+    for name, item in named.items():
+        with noted(item):
             parse_name(name, "")
-        except ConfigError as error:
-            value.item(name, raw).fail(error.problem)
-    return {name: value.item(name, raw) for name, raw in value.raw.items()}
+    return named
 
 
 TOP: Final[Table] = {
@@ -110,7 +123,7 @@ TOP: Final[Table] = {
     "switch": ("switch", _named),
     "vm": ("vm", _named),
     "port": ("port", _named),
-    "local": ("local", lambda value: _local(value)),
+    "local": ("local", _local),
 }
 # Every key there is, by the table that may have it.
 KEYS: Final[Mapping[str, Iterable[str]]] = {
@@ -123,13 +136,6 @@ KEYS: Final[Mapping[str, Iterable[str]]] = {
     "port.NAME": PORT,
     "local": LOCAL,
 }
-
-
-def _local(value: Value) -> Local:
-    read = table(value, LOCAL)
-    inet6 = read.pop("inet6", False)
-    prefix6 = None if isinstance(inet6, bool) else inet6
-    return Local(**read, prefix6=prefix6, random6=inet6 is True)
 
 
 def _switch(value: Value, ports: tuple[PortConfig, ...]) -> Switch:
@@ -167,7 +173,9 @@ def read_toml(path: Path, text: str) -> Site:
         return [f"{path}:{line}: {dotted(place)}: {said}" for line, place, said in placed]
 
     if sheet.problems:
-        raise SiteError(told(sheet.problems))
+        more = [f"{path}:1: there may be more mistakes; mend these first"]
+        full = len(sheet.problems) >= PROBLEMS_MAX
+        raise SiteError(told(sheet.problems) + more * full)
     return replace(site, warnings=tuple(told(sheet.warnings)))
 
 

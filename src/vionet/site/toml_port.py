@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from vionet.config.option import ConfigError
 from vionet.config.port import Kind, PortConfig, parse_port
-from vionet.site.toml_value import Table, Value, each, flag, ifgroup, of, path, table, text
+from vionet.site.toml_value import Table, Value, each, flag, ifgroup, path, table, text
 
 Piece = tuple[str, Value]
 KINDS: Final = (Kind.GUEST, Kind.TAP, Kind.INTERFACE, Kind.STREAM)
@@ -80,7 +80,7 @@ PORT: Final[Table] = {
     **_read_as(_flag, "client"),
     **_read_as(_option, "mode", "group", "netns"),
     **_read_as(_options, "address"),
-    "ifgroup": ("ifgroup", of(ifgroup)),
+    "ifgroup": ("ifgroup", ifgroup),
 }
 
 

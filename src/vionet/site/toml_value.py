@@ -117,10 +117,10 @@ def noted(value: Value) -> Iterator[None]:
 
 def tables(value: Value) -> list[Value]:
     """The tables of a list."""
-    if isinstance(value.raw, list):
-        return [value.item(number, raw) for number, raw in enumerate(value.raw)]
-    name = ".".join(key for key in value.place if isinstance(key, str))
-    raise ValueError(f"{kind(value)}; write [[{name}]] and its keys below, once for each")
+    if not isinstance(value.raw, list):
+        name = ".".join(key for key in value.place if isinstance(key, str))
+        raise ValueError(f"{kind(value)}; write [[{name}]] and its keys below, once for each")
+    return list(each(lambda item: item)(value))
 
 
 def kind(value: Value) -> str:
@@ -244,8 +244,9 @@ def network(text: str) -> IPv4Network | IPv6Network:
         raise ValueError(f"{str(error).replace(text, text[:40])}; {mend}") from None
 
 
-def ifgroup(text: str) -> str:
+def ifgroup(value: Value) -> str:
     """An interface group: its name or its number."""
-    if not _IFGROUP.fullmatch(text):
+    name = str(value.raw) if type(value.raw) is int else text(value)
+    if not _IFGROUP.fullmatch(name):
         raise ValueError("not an interface group; use up to 15 letters, digits and dashes")
-    return text
+    return name

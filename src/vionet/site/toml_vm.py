@@ -151,7 +151,7 @@ INTERFACE: Final[Table] = {
     "uplink": ("uplink", lambda value: Uplink(choice(*Uplink)(value))),
     "tap": ("tap", of(_tap)),
     "netns": ("rdomain", of(option.netns)),
-    "group": ("group", of(ifgroup)),
+    "group": ("group", ifgroup),
     "device": ("device", each(of(_property))),
     **GUEST,
 }
