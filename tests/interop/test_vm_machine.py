@@ -1,40 +1,37 @@
 """The life of a machine, with a real QEMU: firmware alone, and Debian's kernel with a shell."""
 
 import asyncio
-import contextlib
-import lzma
 import os
-import select
 import signal
-import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.process import Children
-from tests.tools import ROOT, need, need_guest_kernel
-from vionet.bench.guest.initramfs import begin
-from vionet.bench.guest.machine import Kernel
-from vionet.vm.command import QemuHost, qemu_command
-from vionet.vm.keeping import Keeper
-from vionet.vm.machine import Machine, MachineError, State
-from vionet.vm.model import Restart, Vm, VmPlaces
-
-WAIT_S = 60  # until a guest has booted, on a busy host
-MODULES = ("acpi/button", "input/evdev", "misc/pvpanic/pvpanic", "misc/pvpanic/pvpanic-mmio")
-APPEND = "console=ttyS0 panic=-1 quiet no_timer_check tsc=reliable rootfstype=ramfs"
-BUTTON = (
-    "set -- /sys/devices/LNXSYSTM:00/LNXPWRBN:00/input/input*/event*; "
-    "dd if=/dev/input/${1##*/} of=/dev/null bs=24 count=1 2>/dev/null; poweroff -f"
+from tests.interop.vm_lab import (
+    BUTTON,
+    FIRMWARE,
+    WAIT_S,
+    States,
+    Terminal,
+    build_image,
+    guest,
+    machine,
+    until_gone,
 )
+from tests.process import Children
+from tests.tools import ROOT, need
+from vionet.vm.keeping import Keeper
+from vionet.vm.machine import MachineError, State
+from vionet.vm.model import Restart
+
 # A vionet that is killed while a guest runs; what follows is another process.
 PREDECESSOR = """
 import asyncio, sys
 from pathlib import Path
-from tests.interop.test_vm_machine import guest, machine
+from tests.interop.vm_lab import guest, machine
 from vionet.vm.keeping import Keeper
 
 async def main(folder, image, linger_s):
@@ -48,120 +45,10 @@ asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])))
 """
 
 
-def places(folder: Path) -> VmPlaces:
-    """Where the one machine of a test has its files."""
-    return VmPlaces(
-        monitor=folder / "one.qmp",
-        console=folder / "one.console",
-        agent=folder / "one.agent",
-        log=folder / "one.log",
-        stderr=folder / "one.stderr",
-        seed=folder / "one.iso",
-    )
-
-
-def guest(image: Path) -> Vm:
-    """Debian's kernel with a shell on the serial line; it knows the button and panics aloud."""
-    kernel, _ = need_guest_kernel()
-    names = ",".join(Path(module).name for module in MODULES)
-    append = f"{APPEND} modules={names}"
-    return Vm(name="one", memory_len=160 << 20, kernel=kernel, initrd=image, append=append)
-
-
-FIRMWARE = Vm(name="one", memory_len=64 << 20)  # finds nothing to boot, knows no button
-
-
-def machine(
-    folder: Path,
-    keeper: Keeper,
-    vm: Vm = FIRMWARE,
-    *,
-    argv: list[str] | None = None,
-    start_s: float = WAIT_S,
-    told: Callable[[Machine], None] = lambda machine: None,
-) -> Machine:
-    """A machine that QEMU runs, or another program in its place."""
-    host = QemuHost(program=need("qemu-system-x86_64"), accel="tcg")
-    where = places(folder)
-
-    async def command() -> list[str]:
-        return argv or qemu_command(vm, where, host)
-
-    return Machine(vm, where, keeper, command, told=told, start_s=start_s, backoff_s=0.1)
-
-
-class Terminal:
-    """Somebody at the console."""
-
-    async def open(self, machine: Machine) -> "Terminal":
-        """Attach."""
-        near, far = socket.socketpair()
-        self.reader, self.writer = await asyncio.open_connection(sock=near, limit=1 << 20)
-        its_reader, self._far = await asyncio.open_connection(sock=far)
-        self.task = asyncio.create_task(machine.console.attach(its_reader, self._far))
-        return self
-
-    async def until(self, text: str) -> str:
-        """Read until `text` comes."""
-        async with asyncio.timeout(WAIT_S):
-            return (await self.reader.readuntil(text.encode())).decode(errors="replace")
-
-    def type(self, line: str) -> None:
-        """One line for the guest's shell."""
-        self.writer.write(line.encode() + b"\n")
-
-    async def close(self) -> None:
-        """Detach."""
-        self.writer.close()
-        await self.task
-        self._far.close()
-
-
-class States:
-    """The states that a machine went through; `until` waits for one."""
-
-    def __init__(self) -> None:
-        self.seen: list[str] = []
-        self._news = asyncio.Event()
-
-    def __call__(self, machine: Machine) -> None:
-        """What the machine tells."""
-        self.seen.append(machine.state)
-        self._news.set()
-
-    async def until(self, state: State) -> None:
-        """Wait until it is in `state`, from the last one that was waited for on."""
-        async with asyncio.timeout(WAIT_S):
-            while state not in self.seen:
-                self._news.clear()
-                await self._news.wait()
-        del self.seen[: self.seen.index(state) + 1]
-
-
-def until_gone(*pids: int) -> None:
-    """Wait for the end of processes that may be anybody's children."""
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            pidfd = os.pidfd_open(pid)
-            try:
-                assert select.select([pidfd], [], [], 10)[0], f"{pid} runs on"
-            finally:
-                os.close(pidfd)
-
-
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The initramfs of `guest`."""
-    kernel = Kernel(*need_guest_kernel())
-    archive = begin(kernel, [need("busybox")])
-    for module in MODULES:
-        for path in kernel.modules.glob(f"kernel/drivers/{module}.ko*"):
-            data = path.read_bytes()
-            data = lzma.decompress(data) if path.suffix == ".xz" else data
-            archive.file(f"/modules/{Path(module).name}.ko", data)
-    path = tmp_path_factory.mktemp("image") / "initramfs"
-    path.write_bytes(archive.finish())
-    return path
+    return build_image(tmp_path_factory.mktemp("image") / "initramfs")
 
 
 @pytest.fixture
