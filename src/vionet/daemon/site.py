@@ -14,7 +14,7 @@ see nothing of this.
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,6 +44,7 @@ from vionet.vm.passt import PasstError, find_passt, passt_command, passt_user
 
 REFUSED: Final = (*OPENING, FabricError, KeeperError, PasstError, RequestError, VmError)
 HOLDER_S: Final = 10.0
+HOLDER_PAUSE_S: Final = 1.0
 # Names of the keeper's children that are not machines: those have no colon.
 NAMESPACE: Final = ":namespace"
 PASST: Final = ":passt."
@@ -91,6 +92,7 @@ class LiveSite:
         self._site = Site(name=self.name)
         self._programs: dict[str, Supervised] = {}  # by their names at the keeper
         self._namespace: str | None = None
+        self._folders = {places.runtime}  # that are removed in the end
         self._ports: dict[str, PortConfig] = {}
         self._turn = asyncio.Lock()
         self._defined = Defined(places.runtime / "defined.json")
@@ -173,7 +175,8 @@ class LiveSite:
                     program.leave()
                 await self._keeper.end()
                 # Sockets are gone with who listened, and nothing here is for another life.
-                await asyncio.to_thread(shutil.rmtree, self._places.runtime, ignore_errors=True)
+                for folder in self._folders:
+                    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _become(self, site: Site) -> Change:
         """Go from what runs to `site`."""
@@ -213,22 +216,47 @@ class LiveSite:
         return layout
 
     async def _hold_namespace(self, *, forward: bool) -> str:
+        """A namespace of our own, made or found.  *returns* its path."""
         log = self._places.runtime / "namespace.log"
-        program = Supervised(self._keeper, NAMESPACE, holder.holder_command(forward=forward), log)
-        self._programs[program.name] = program
-        pid = await program.start()
+        argv = holder.holder_command(forward=forward)
+        child = self._keeper.children.get(NAMESPACE)
+        if child is not None and list(child.argv) != argv:
+            await end_child(self._keeper, NAMESPACE)
+            child = None
+        pid = child.pid if child else await self._keeper.spawn(NAMESPACE, argv, log)
         async with asyncio.timeout(HOLDER_S):
             while not holder.ready(pid):
-                if program.name not in self._keeper.children:
+                if NAMESPACE not in self._keeper.children:
                     said = log.read_text(errors="replace").strip().splitlines()
                     raise RequestError(said[-1] if said else "the namespace's holder ended")
                 await asyncio.sleep(0.02)
+        enter = " ".join(holder.enter_command(pid))
+        self._log.info("hosts' ends are in a namespace of our own", enter=enter)
+        self._begin_task(self._make_namespace_anew())
         return holder.network_namespace(pid)
+
+    async def _make_namespace_anew(self) -> None:
+        """When its holder has died: the taps in it are nobody's any more."""
+        status = await self._keeper.ended(NAMESPACE)
+        self._log.error("the namespace's holder died, all in it is made anew", status=status)
+        await asyncio.sleep(HOLDER_PAUSE_S)
+        async with self._turn:
+            self._namespace = None
+            change = await self._become(self._site)
+        for problem in (*change.refused, *change.failed):
+            self._log.error("not made anew", problem=problem)
+
+    def _begin_task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _end_strangers(self, layout: Layout) -> None:
         """What a predecessor left and nobody wants any more."""
         wanted = {one.vm.name for one in layout.machines}
         wanted |= {f"{PASST}{one.name}" for one in layout.passts} | self._programs.keys()
+        if self._namespace is not None:
+            wanted.add(NAMESPACE)
         for name in self._keeper.children.keys() - wanted:
             self._log.warning("ended, nobody wants it any more", program=name)
             await end_child(self._keeper, name)
@@ -236,6 +264,7 @@ class LiveSite:
     async def _follow(self, layout: Layout) -> list[str]:
         """Have fabrics and passts as laid out.  *returns* what was refused."""
         passts = {f"{PASST}{one.name}": one for one in layout.passts}
+        self._folders.update(one.socket.parent for one in layout.passts)
         commands = {
             name: passt_command(one.lease, one.socket, user=passt_user(), program=find_passt())
             for name, one in passts.items()
@@ -316,9 +345,7 @@ class LiveSite:
     def _told(self, machine: Machine) -> None:
         """A machine without a file that has ended for good is gone, as vmd has it."""
         if machine.vm.name in self._defined:
-            task = asyncio.get_running_loop().create_task(self._forget_ended(machine))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin_task(self._forget_ended(machine))
 
     async def _forget_ended(self, machine: Machine) -> None:
         if machine.over and machine.reason is not None:
