@@ -6,7 +6,7 @@ from typing import Any
 
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet6 import ICMPv6ND_RS, ICMPv6NDOptSrcLLAddr, IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
@@ -51,6 +51,20 @@ def dhcp(kind: str | None = "discover", *options: Any, **fields: Any) -> Packet:
     if kind is None:
         return head / (b"\x63\x82\x53\x63" + b"\xff".ljust(60, b"\0"))
     return head / DHCP(options=[("message-type", kind), *options, "end"])
+
+
+def solicit(message: Any = None, ether: Any = None, **ip: Any) -> Packet:
+    """A router solicitation."""
+    head = Ether(**{"src": GUEST, "dst": "33:33:00:00:00:02"} | (ether or {}))
+    network = IPv6(**{"src": LINK_LOCAL, "dst": "ff02::2", "hlim": 255} | ip)
+    return head / network / (message or ICMPv6ND_RS() / ICMPv6NDOptSrcLLAddr(lladdr=GUEST))
+
+
+def dhcp6(message: Packet, *, sport: int = 546, **ip: Any) -> Packet:
+    """A DHCPv6 request."""
+    network = IPv6(**{"src": LINK_LOCAL, "dst": "ff02::1:2"} | ip)
+    head = Ether(src=GUEST, dst="33:33:00:01:00:02") / network
+    return head / UDP(sport=sport, dport=547) / message
 
 
 def told(packet: Packet, lease: Lease = LEASE) -> Packet:

@@ -11,8 +11,7 @@ from scapy.layers.inet import UDP
 from scapy.utils import PcapWriter
 from scapy.utils import checksum as scapy_checksum
 
-from tests.asking import GUEST, LEASE, RICH, dhcp, told
-from tests.unit.test_services_ipv6 import dhcp6, solicit
+from tests.asking import GUEST, LEASE, RICH, dhcp, dhcp6, solicit, told
 from vionet.services import ndp
 from vionet.services.answer import answer
 from vionet.services.frame import Reason, csum, wire_names

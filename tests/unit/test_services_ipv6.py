@@ -1,7 +1,6 @@
 """Router advertisements and stateless DHCPv6: scapy asks, and takes the answers apart."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from scapy.layers.dhcp6 import (
@@ -37,27 +36,23 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from tests.asking import GATEWAY, GUEST, LEASE, LINK_LOCAL, RICH, SERVICE, check_sums, told
+from tests.asking import (
+    GATEWAY,
+    GUEST,
+    LEASE,
+    LINK_LOCAL,
+    RICH,
+    SERVICE,
+    check_sums,
+    dhcp6,
+    solicit,
+    told,
+)
 from vionet.services import ndp
 from vionet.services.answer import answer
 from vionet.services.frame import Reason
 
-ROUTERS = {"dst": "33:33:00:00:00:02"}
 ENDLESS = 0xFFFFFFFF
-
-
-def solicit(message: Any = None, ether: Any = None, **ip: Any) -> Packet:
-    """A router solicitation."""
-    head = Ether(**{"src": GUEST, "dst": "33:33:00:00:00:02"} | (ether or {}))
-    network = IPv6(**{"src": LINK_LOCAL, "dst": "ff02::2", "hlim": 255} | ip)
-    return head / network / (message or ICMPv6ND_RS() / ICMPv6NDOptSrcLLAddr(lladdr=GUEST))
-
-
-def dhcp6(message: Packet, *, sport: int = 546, **ip: Any) -> Packet:
-    """A DHCPv6 request."""
-    network = IPv6(**{"src": LINK_LOCAL, "dst": "ff02::1:2"} | ip)
-    head = Ether(src=GUEST, dst="33:33:00:01:00:02") / network
-    return head / UDP(sport=sport, dport=547) / message
 
 
 @pytest.mark.parametrize(

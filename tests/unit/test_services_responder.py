@@ -10,8 +10,7 @@ from scapy.layers.inet6 import ICMPv6ND_RA
 from scapy.layers.l2 import Ether
 from structlog.testing import capture_logs
 
-from tests.asking import LEASE, RICH, check_sums, dhcp
-from tests.unit.test_services_ipv6 import solicit
+from tests.asking import LEASE, RICH, check_sums, dhcp, solicit
 from vionet.services import responder
 from vionet.services.responder import Responder
 
