@@ -279,7 +279,7 @@ def test_machine_without_a_file() -> None:
 
 def test_machine_without_a_file_is_judged_the_same() -> None:
     """All mistakes at once, each with its key, and values of any kind that JSON has."""
-    table = {
+    table: dict[str, object] = {
         "kernel": None,
         "memory": 5,
         "interface": [{"mac": "x"}, 3],
