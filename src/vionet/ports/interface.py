@@ -14,7 +14,8 @@ The interface is made promiscuous by membership: the kernel takes that back when
 closed, however the process ends.
 
 Invariants: a failed `open_interface` closes what it opened; nothing comes in before the socket is
-bound, which is last.  Every failure is an `InterfaceError` of one line.
+bound, when all else but the mapping of its ring is done.  Every failure is an `InterfaceError` of
+one line.
 Trust: the host's kernel and the person who chose the interface.
 """
 
@@ -106,13 +107,8 @@ def open_interface(name: str, *, header: bool = True) -> Interface:
         raise InterfaceError(_refused(name, error)) from None
     with made:
         try:
-            _set_up(made, findings.takes_partial)
+            _set_up(made, name, findings.takes_partial)
             ring_hva = _map_ring(made.fileno())
-            try:
-                _bind(made, name)
-            except BaseException:
-                _libc.munmap(ring_hva, _RING_LEN)
-                raise
         except OSError as error:
             raise InterfaceError(_refused(name, error)) from None
         return Interface(
@@ -138,8 +134,8 @@ def interface_from(fd: int, described: Mapping[str, Any]) -> Interface:
     return Interface(**{**described, "fd": fd, "ring_hva": ring_hva, "findings": findings})
 
 
-def _set_up(made: socket.socket, header: bool) -> None:
-    """The socket's own settings, in the order that the kernel wants."""
+def _set_up(made: socket.socket, name: str, header: bool) -> None:
+    """Everything about the socket, in the order that the kernel wants."""
     made.setblocking(False)
     if header:
         made.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
@@ -152,6 +148,9 @@ def _set_up(made: socket.socket, header: bool) -> None:
     block_len = _BLOCK_SLOTS * SLOT_LEN
     request = struct.pack("=4I", block_len, _BLOCKS, SLOT_LEN, SLOTS)
     made.setsockopt(SOL_PACKET, _PACKET_RX_RING, request)
+    member = struct.pack("=iHH8x", socket.if_nametoindex(name), _PACKET_MR_PROMISC, 0)
+    made.setsockopt(SOL_PACKET, _PACKET_ADD_MEMBERSHIP, member)
+    made.bind((name, ETH_P_ALL))
 
 
 def _map_ring(fd: int) -> int:
@@ -162,12 +161,6 @@ def _map_ring(fd: int) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return int(ring_hva)
-
-
-def _bind(made: socket.socket, name: str) -> None:
-    member = struct.pack("=iHH8x", socket.if_nametoindex(name), _PACKET_MR_PROMISC, 0)
-    made.setsockopt(SOL_PACKET, _PACKET_ADD_MEMBERSHIP, member)
-    made.bind((name, ETH_P_ALL))
 
 
 def _refused(name: str, error: OSError) -> str:

@@ -24,8 +24,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,64 +41,48 @@ _CLONE_NEWNET: Final = 0x40000000
 
 
 class _NamespaceError(Exception):
-    """Why a namespace cannot be entered."""
+    """Why a namespace cannot be entered, or nothing opened there."""
 
 
-def open_tap_in(
-    netns: str,
-    name: str,
-    *,
-    fd: int | None = None,
-    mac: int | None = None,
-    mtu: int | None = None,
-    address: Sequence[IPv4Interface | IPv6Interface] = (),
-    ifgroup: str | None = None,
-) -> Tap:
-    """`open_tap` inside the namespace `netns`."""
-    wanted = {"mac": mac, "mtu": mtu, "address": [str(one) for one in address], "ifgroup": ifgroup}
-    try:
-        held, described = _ask(netns, "tap", name, {**wanted, "fd": fd}, fd)
-    except (_NamespaceError, OSError) as error:
-        raise TapError(f"tap:{name}: {error}") from None
-    if fd is not None:
-        os.close(fd)
-    return tap_from(held, described)
+_ERRORS: Final = {"tap": TapError, "interface": InterfaceError}
+
+
+def open_tap_in(netns: str, name: str, **settings: Any) -> Tap:
+    """`open_tap` inside the namespace `netns`, with the same settings."""
+    settings["address"] = [str(one) for one in settings.get("address", ())]
+    return tap_from(*_ask(netns, "tap", name, settings))
 
 
 def open_interface_in(netns: str, name: str, *, header: bool = True) -> Interface:
     """`open_interface` inside the namespace `netns`."""
-    try:
-        held, described = _ask(netns, "interface", name, {"header": header}, None)
-    except (_NamespaceError, OSError) as error:
-        raise InterfaceError(f"interface:{name}: {error}") from None
-    return interface_from(held, described)
+    return interface_from(*_ask(netns, "interface", name, {"header": header}))
 
 
-def _ask(
-    netns: str, kind: str, name: str, wanted: Mapping[str, Any], fd: int | None
-) -> tuple[int, dict[str, Any]]:
+def _ask(netns: str, kind: str, name: str, wanted: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """Have a child open it; the descriptor and what the child found out."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         argv = [sys.executable, "-P", "-m", __name__, str(theirs.fileno())]
         argv += [netns, kind, name, json.dumps(wanted)]
-        passed = [theirs.fileno()] + ([] if fd is None else [fd])
-        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=passed)
+        passed = [theirs.fileno()]
         try:
-            theirs.close()
-            ours.settimeout(PATIENCE_S)
-            data, fds, _, _ = socket.recv_fds(ours, _ANSWER_LEN, 1, socket.MSG_CMSG_CLOEXEC)
+            with subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=passed) as child:
+                theirs.close()
+                ours.settimeout(PATIENCE_S)
+                try:
+                    flags = socket.MSG_CMSG_CLOEXEC
+                    data, fds, _, _ = socket.recv_fds(ours, _ANSWER_LEN, 1, flags)
+                finally:
+                    child.kill()  # it has nothing more to do
         except TimeoutError:
-            raise _NamespaceError(f"nothing came of it within {PATIENCE_S:g} s") from None
-        finally:
-            child.kill()  # it has nothing more to do
-            child.wait()
-    if not data:
-        raise _NamespaceError(f"the process that was to open it in {netns} died")
-    answer = json.loads(data)
-    if not fds:
-        raise _NamespaceError(answer["error"])
-    return fds[0], answer
+            problem = f"nothing came of it within {PATIENCE_S:g} s"
+        except OSError as error:
+            problem = str(error)
+        else:
+            if fds:
+                return fds[0], json.loads(data)
+            problem = json.loads(data) if data else f"who was to open it in {netns} died"
+    raise _ERRORS[kind](f"{kind}:{name}: {problem}")
 
 
 def enter(netns: str) -> None:
@@ -161,7 +144,7 @@ def _main(number: str, netns: str, kind: str, name: str, wanted: str) -> None:
         try:
             held = _open(netns, kind, name, json.loads(wanted))
         except _NamespaceError as error:
-            parent.send(json.dumps({"error": str(error)}).encode())
+            parent.send(json.dumps(str(error)).encode())
             return
         # Not closed in order: it belongs to the parent now, as it is.
         socket.send_fds(parent, [json.dumps(held.described()).encode()], [held.fd])
