@@ -77,6 +77,7 @@ def port_document(config: PortConfig, live: LivePort) -> dict[str, Any]:
         "state": live.state,
         "mac": config.mac_text,
         "locked": config.locked,
+        "ip": [str(network) for network in config.ip],
         "isolated": config.isolated,
         "policy": config.policy.name.lower(),
         "offload": preset_of(config.features),
