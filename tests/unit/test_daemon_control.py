@@ -138,7 +138,7 @@ def test_document_has_the_stable_shape() -> None:
     assert ("lan", "switch") == (fabric["name"], fabric["kind"])
     first, second = fabric["ports"]
     assert {
-        "name", "kind", "state", "mac", "locked", "isolated", "policy", "offload",
+        "name", "kind", "state", "mac", "locked", "ip", "isolated", "policy", "offload",
         "offered", "features", "refused", "queues", "queues_offered", "vlan", "trunk",
         "worker", "link", "warnings", "ledger", "drops",
     } == set(first)  # fmt: skip
