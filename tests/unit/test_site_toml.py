@@ -294,7 +294,7 @@ def test_machine_without_a_file_is_judged_the_same() -> None:
         "vm.x.seed.a: no such key; use one of host_name, ssh_keys, user_data",
         "vm.x.disks: no such key; did you mean disk?",
         "vm.x.interface[0].mac: x: not an Ethernet address; write six octets as 52:54:00:12:34:56",
-        "vm.x.interface[1]: a number, where a table belongs; write [vm.x.interface[1]] above it",
+        "vm.x.interface[1]: a number, where a table belongs; write [[vm.x.interface]] above it",
     )
     with pytest.raises(SiteError, match=r"^vm.a b: 'a b' cannot be a name"):
         vm_from_table("a b", {"kernel": "k"}, None, Path("/"))

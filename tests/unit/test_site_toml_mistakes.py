@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from vionet.engine.layout import PORTS_MAX
 from vionet.site.model import Site, SiteError
 from vionet.site.toml import read_toml
 
@@ -51,7 +52,7 @@ MISTAKES = {
     "did you mean stp?, or the last octet of 01:80:c2:00:00:00, 0 to 15",
     "[switch.a]\npin = [0, 100000]": "2: switch.a.pin[1]: write a whole number from 0 to 65536, "
     "without quotes",
-    "[switch.a]\npin = 0": '2: switch.a.pin: a number, where a list belongs; write pin=["…"]',
+    "[switch.a]\npin = 0": "2: switch.a.pin: a number, where a list belongs; write pin=[…]",
     '[switch.a]\nnetns = "a/b"': "2: switch.a.netns: no name of a network namespace; "
     "write one as in netns=web, or a path",
     '[switch.a]\ngroup = "a b"': "2: switch.a.group: not an interface group; "
@@ -139,7 +140,7 @@ VM_MISTAKES = {
     "seed = {hostname = 1}": "seed.hostname: no such key; did you mean host_name?",
     'seed = {ssh_keys = ["x"]}': "seed.ssh_keys[0]: not a public key; "
     "paste the line of a .pub file, ssh-ed25519 AAAA…",
-    "arguments = [1]": 'arguments[0]: a number, where text belongs; write arguments="…"',
+    "arguments = [1]": 'arguments[0]: a number, where text belongs; write "…"',
     'instance = "b"': "instance: b: no such machine in this file; use one of a",
     'instance = "a"': "instance: a: made of itself in the end; leave one of them out",
     "interface = 1": "interface: a number; write [[vm.a.interface]] and its keys below, "
@@ -308,6 +309,23 @@ def test_local_interfaces_have_room() -> None:
     assert ["1: local.prefix: 3 local interfaces, and addresses for 2; take a larger prefix"] == (
         mistakes(text)
     )
+
+
+def test_switch_has_room() -> None:
+    """A switch with more ports than the engine has room for is refused before it runs."""
+    ports = "".join(f'[port.p{k}]\nswitch = "lan"\ntap = "t{k}"\n' for k in range(PORTS_MAX - 1))
+    nic = '[[vm.a.interface]]\nswitch = "lan"\n'
+    text = f"[switch.lan]\n{ports}[vm.a]\n{BOOTS}{nic}"
+    assert len(read(text).vms) == 1
+    assert ["1: switch.lan: 65 ports, and 64 at most; use two switches"] == mistakes(text + nic)
+
+
+def test_numbers_of_any_length() -> None:
+    """A number that Python would not write out is a mistake like another."""
+    long = "0x" + "f" * 6000
+    (found,) = mistakes(f"[switch.a]\n[vm.b]\n{BOOTS}[[vm.b.interface]]\nmtu = {long}\n")
+    assert found.startswith("5: vm.b.interface[0].mtu: ")
+    assert len(mistakes(f"[switch.a]\ngroup = {long}\nworkers = {long}\n")) == 2
 
 
 def test_mistakes_without_end() -> None:

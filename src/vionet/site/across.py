@@ -5,6 +5,7 @@ knows the line.
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from vionet.vm.command import faults as vm_faults
 from vionet.vm.model import Nic
 
 PROBLEMS_MAX: Final = 100  # that are told at once
+PORTS_MAX: Final = 64  # as in engine.layout, which is not read for a file
 Fault = tuple[Place, str]
 HOST: Final = "host"  # NAME-host and NAME-dhcp are the other ports of a local interface
 SERVICE: Final = "dhcp"
@@ -87,6 +89,11 @@ def machine_faults(entry: VmEntry) -> Iterator[Fault]:
 
 def _switch_faults(site: Site) -> Iterator[Fault]:
     known = [switch.fabric.name for switch in site.switches]
+    used = Counter(one.switch for _, one in _interfaces(site))
+    for switch in site.switches:
+        name = switch.fabric.name
+        if (count := len(switch.fabric.ports) + used[name]) > PORTS_MAX:
+            yield ("switch", name), f"{count} ports, and {PORTS_MAX} at most; use two switches"
     lock = {switch.fabric.name for switch in site.switches if switch.locked}
     for place, one in _interfaces(site):
         if one.switch is not None and one.switch not in known:

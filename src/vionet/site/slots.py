@@ -36,9 +36,9 @@ class Slots:
     def with_names(self, names: Collection[str], room: int) -> "Slots":
         """With a number for each of `names`; a `SlotsError` if that takes more than `room`."""
         numbers = {name: number for name, number in self.numbers.items() if number <= room}
-        taken = set(numbers.values())
+        here, taken = set(names), set(numbers.values())
         free = (number for number in range(1, room + 1) if number not in taken)
-        gone = iter(sorted((number, name) for name, number in numbers.items() if name not in names))
+        gone = iter(sorted((number, name) for name, number in numbers.items() if name not in here))
         for name in names:
             if name in numbers:
                 continue

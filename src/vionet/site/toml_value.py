@@ -91,7 +91,7 @@ def table(value: Value, known: Table) -> dict[str, Any]:
     """The fields that a table gives; what cannot be read is noted and left out."""
     fields = {}
     if not isinstance(value.raw, dict):
-        value.fail(f"{kind(value)}, where a table belongs; write [{dotted(value.place)}] above it")
+        value.fail(f"{kind(value)}, where a table belongs; write {_heading(value.place)} above it")
         return {}
     for key, raw in value.raw.items():
         item = value.item(key, raw)
@@ -102,6 +102,10 @@ def table(value: Value, known: Table) -> dict[str, Any]:
         with noted(item):
             fields[name] = read(item)
     return fields
+
+
+def _heading(place: Place) -> str:
+    return f"[[{dotted(place[:-1])}]]" if isinstance(place[-1], int) else f"[{dotted(place)}]"
 
 
 @contextmanager
@@ -131,7 +135,9 @@ def kind(value: Value) -> str:
 def text(value: Value) -> str:
     """Text in one line."""
     if not isinstance(value.raw, str):
-        raise ValueError(f'{kind(value)}, where text belongs; write {value.key}="…"')
+        item = isinstance(value.place[-1], int)
+        mend = '"…"' if item else f'{value.key}="…"'
+        raise ValueError(f"{kind(value)}, where text belongs; write {mend}")
     if not value.raw.isprintable():
         raise ValueError("a line end, or a character that cannot be shown; leave it out")
     return value.raw
@@ -180,7 +186,7 @@ def each(read: Callable[[Value], T]) -> Callable[[Value], tuple[T, ...]]:
 
     def read_all(value: Value) -> tuple[T, ...]:
         if not isinstance(value.raw, list):
-            raise ValueError(f'{kind(value)}, where a list belongs; write {value.key}=["…"]')
+            raise ValueError(f"{kind(value)}, where a list belongs; write {value.key}=[…]")
         if len(value.raw) > ITEMS_MAX:
             raise ValueError(f"{len(value.raw)} items, and {ITEMS_MAX} at most; use fewer")
         done: list[T] = []
