@@ -1,7 +1,7 @@
 """Opening a tap so that frames keep their checksum state on the way in and out.
 
-How it works: `/dev/net/tun` with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR (spec TP-01) and a header
-of 12 bytes, always: the kernel reads and writes only the first 10 (spec TP-02), and 12 is what
+How it works: `/dev/net/tun` (`ports.tun`) with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR (spec TP-01) and
+a header of 12 bytes, always: the kernel reads and writes only the first 10 (spec TP-02); 12 is what
 the rings of every modern guest have, so a guest's header and payload go out in one `writev`
 without being moved.  What the kernel takes is tried, not assumed (spec 4.2): it must refuse a
 header that points beyond its frame, which shows that it reads headers at all; TUNSETOFFLOAD is
@@ -24,45 +24,30 @@ Trust: the host's kernel and the person who chose the interface.
 import errno
 import fcntl
 import os
-import re
-import struct
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface
-from pathlib import Path
 from typing import Any, Final
 
 from vionet.engine.status import GSO_ALL, GSO_ECN, GSO_TCP4, GSO_TCP6, GSO_UDP4, GSO_UDP6
-from vionet.ports import bpf, link, uplink
+from vionet.ports import bpf, link, tun, uplink
+from vionet.ports.tun import TapError, name_fault, permitted
 from vionet.ports.uplink import Findings
 from vionet.spec.virtio_net import VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_LEN, NetHeader
 
+__all__ = ["Tap", "TapError", "name_fault", "open_tap", "permitted", "tap_from"]
+
 # linux/if_tun.h
-IFF_TAP: Final = 0x0002
-IFF_MULTI_QUEUE: Final = 0x0100
-IFF_NO_PI: Final = 0x1000
-IFF_VNET_HDR: Final = 0x4000
 TUN_F_CSUM: Final = 0x01
 TUN_F_TSO4: Final = 0x02
 TUN_F_TSO6: Final = 0x04
 TUN_F_TSO_ECN: Final = 0x08
 TUN_F_USO: Final = 0x60  # IPv4 and IPv6: both or neither (spec TP-06)
-_TUNSETIFF: Final = 0x400454CA
-_TUNGETFEATURES: Final = 0x800454CF
 _TUNSETOFFLOAD: Final = 0x400454D0
-_TUNGETIFF: Final = 0x800454D2
 _TUNATTACHFILTER: Final = 0x401054D5
 _TUNDETACHFILTER: Final = 0x401054D6
-_TUNGETVNETHDRSZ: Final = 0x800454D7
-_TUNSETVNETHDRSZ: Final = 0x400454D8
-_TUNSETVNETLE: Final = 0x400454DC
 
-_CAP_NET_ADMIN: Final = 12  # linux/capability.h
-_DEVICE: Final = "/dev/net/tun"
-_NEEDED: Final = {"IFF_TAP": IFF_TAP, "IFF_NO_PI": IFF_NO_PI, "IFF_VNET_HDR": IFF_VNET_HDR}
-_FLAGS: Final = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
 _USO: Final = GSO_UDP4 | GSO_UDP6
 _TUN_BITS: Final = (
     (TUN_F_TSO4, GSO_TCP4),
@@ -70,11 +55,6 @@ _TUN_BITS: Final = (
     (TUN_F_TSO_ECN, GSO_ECN),
     (TUN_F_USO, _USO),
 )
-_NAME: Final = re.compile(r"[^\s/:%\0,]{1,15}")
-
-
-class TapError(Exception):
-    """Why a tap cannot be used, and what a person can do about it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +80,7 @@ class Tap:
             if not self.made:
                 # Both may fail: the interface may be gone already.
                 with suppress(OSError):
-                    _set_int(self.fd, _TUNSETVNETHDRSZ, self.old_header_len)
+                    tun.set_header_len(self.fd, self.old_header_len)
                 with suppress(OSError):
                     fcntl.ioctl(self.fd, _TUNSETOFFLOAD, 0)
         finally:
@@ -130,17 +110,6 @@ class Tap:
             fcntl.ioctl(self.fd, _TUNATTACHFILTER, program)
 
 
-def name_fault(name: str) -> str | None:
-    """What is wrong with `name` as the name of an interface; None where nothing is."""
-    if not name:
-        return "no interface"
-    if len(os.fsencode(name)) > link.IFNAMSIZ - 1:
-        return f"{name}: the name of an interface has at most {link.IFNAMSIZ - 1} bytes"
-    if name in (".", "..") or not _NAME.fullmatch(name):
-        return f"{name!r}: cannot be the name of an interface"
-    return None
-
-
 def open_tap(
     name: str,
     *,
@@ -152,17 +121,16 @@ def open_tap(
 ) -> Tap:
     """Open or make the tap `name`, or take the open descriptor `fd` and own it."""
     if fd is None:
-        fd, made = _attach(name)
+        fd, made = tun.attach(name)
     else:
         made = False
-        name = _adopt(fd, name)
+        name = tun.adopt(fd, name)
     try:
         os.set_inheritable(fd, False)
         os.set_blocking(fd, False)
-        old_header_len = _read_int(fd, _TUNGETVNETHDRSZ)
+        old_header_len = tun.header_len(fd)
         with _explained(name, "the kernel refused a header of 12 bytes"):
-            _set_int(fd, _TUNSETVNETHDRSZ, VIRTIO_NET_HDR_LEN)
-            _set_little_endian(fd)
+            tun.set_header_len(fd, VIRTIO_NET_HDR_LEN)
         said = _ask(fd)
         if made:
             said = replace(said, warnings=_set_up(name, mac, mtu, address, ifgroup))
@@ -197,13 +165,12 @@ def tap_from(fd: int, described: Mapping[str, Any]) -> Tap:
     try:
         findings = uplink.findings_from(described["findings"])
         tap = Tap(**{**described, "fd": fd, "findings": findings})
-        _adopt(fd, tap.name)
+        tun.adopt(fd, tap.name)
         os.set_inheritable(fd, False)
         os.set_blocking(fd, False)
         with _explained(tap.name, "the kernel refused its header"):
             fcntl.ioctl(fd, _TUNDETACHFILTER, bytes(16))
-            _set_int(fd, _TUNSETVNETHDRSZ, tap.header_len)
-            _set_little_endian(fd)
+            tun.set_header_len(fd, tap.header_len)
     except (KeyError, TypeError) as error:
         os.close(fd)
         problem = f"what is told of it is not understood ({error}); open it anew"
@@ -213,91 +180,6 @@ def tap_from(fd: int, described: Mapping[str, Any]) -> Tap:
             os.close(fd)
         raise
     return tap
-
-
-def permitted() -> bool:
-    """Whether this process may make taps where it is."""
-    capabilities = re.search(r"^CapEff:\s*(\w+)$", Path("/proc/self/status").read_text(), re.M)
-    able = capabilities is not None and int(capabilities[1], 16) >> _CAP_NET_ADMIN & 1
-    return bool(able) and os.access(_DEVICE, os.R_OK | os.W_OK)
-
-
-def _attach(name: str) -> tuple[int, bool]:
-    """Open the device for the interface `name`; also whether that made the interface."""
-    fault = name_fault(name)
-    if fault:
-        raise TapError(f"tap:{name}: {fault}")
-    try:
-        fd = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise TapError(_no_device(name, error)) from None
-    existed = link.exists(name)
-    try:
-        try:
-            fcntl.ioctl(fd, _TUNSETIFF, link.ifreq(name, _FLAGS))
-        except OSError as error:
-            if error.errno != errno.EINVAL or not existed:
-                raise
-            # A tap made for several queues wants to hear it from everyone who opens one.
-            fcntl.ioctl(fd, _TUNSETIFF, link.ifreq(name, _FLAGS | IFF_MULTI_QUEUE))
-    except OSError as error:
-        os.close(fd)
-        raise TapError(_refused(name, error, existed)) from None
-    return fd, not existed
-
-
-def _no_device(name: str, error: OSError) -> str:
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return f"tap:{name}: {_DEVICE} may not be opened; ask for access to it, or run as root"
-    return f"tap:{name}: {_DEVICE}: {error.strerror}; as root: modprobe tun"
-
-
-def _refused(name: str, error: OSError, existed: bool) -> str:
-    """The line for an attachment that the kernel refused."""
-    make = f"ip tuntap add dev {name} mode tap user $USER && ip link set {name} up"
-    if error.errno == errno.EPERM:
-        if existed:
-            make = f"ip link delete {name}; {make}"
-            return f"tap:{name}: belongs to another user; as root, for yourself: {make}"
-        return f"tap:{name}: no permission to make a tap; as root, for yourself: {make}"
-    if error.errno == errno.EBUSY:
-        return f"tap:{name}: another process uses it; stop that one, or choose another name"
-    if existed:
-        return f"tap:{name}: exists, but is no tap; choose another name"
-    return f"tap:{name}: {error.strerror}; choose another name"
-
-
-def _adopt(fd: int, wanted: str) -> str:
-    """Check that `fd` is an open tap with a header; the name of its interface."""
-    where = f"tap:{wanted},fd={fd}"
-    request = bytearray(link.IFREQ_LEN)
-    try:
-        supported = _read_int(fd, _TUNGETFEATURES)
-        fcntl.ioctl(fd, _TUNGETIFF, request)
-    except OSError as error:
-        if error.errno == errno.EBADF:
-            problem = "not open; pass an open tap, as a shell's 5<>… or QEMU's helper does"
-        else:
-            problem = "not a tap; open /dev/net/tun and TUNSETIFF it first"
-        raise TapError(f"{where}: {problem}") from None
-    name, flags = link.unpack_ifreq(request)
-    if not supported & IFF_VNET_HDR:
-        raise TapError(f"{where}: this kernel's taps have no virtio-net header; use a newer one")
-    missing = [label for label, bit in _NEEDED.items() if not flags & bit]
-    if missing:
-        raise TapError(f"{where}: opened without {', '.join(missing)}; open it with them")
-    if wanted and wanted != name:
-        raise TapError(f"{where}: is the tap {name}; write tap:{name},fd={fd}")
-    return name
-
-
-def _set_little_endian(fd: int) -> None:
-    """Guests' headers are little-endian; so is the host's default wherever that is enough."""
-    try:
-        _set_int(fd, _TUNSETVNETLE, 1)
-    except OSError:
-        if sys.byteorder != "little":
-            raise
 
 
 def _reads_headers(fd: int) -> bool:
@@ -359,16 +241,6 @@ def _set_up(
         return ()
     mend = f"as root: echo '100 {ifgroup}' >>{link.GROUP_FILES[0]}, with a number that is free"
     return (f"ifgroup_unknown: {name}: no interface group {ifgroup} on this host; {mend}",)
-
-
-def _read_int(fd: int, request: int) -> int:
-    buffer = bytearray(4)
-    fcntl.ioctl(fd, request, buffer)
-    return int.from_bytes(buffer, sys.byteorder)
-
-
-def _set_int(fd: int, request: int, value: int) -> None:
-    fcntl.ioctl(fd, request, struct.pack("i", value))
 
 
 @contextmanager
