@@ -223,6 +223,19 @@ def test_kernel_decides_what_boots() -> None:
     )
 
 
+def test_firmware() -> None:
+    """UEFI is flash memory on a PC, without a place for variables; anything else is a BIOS."""
+    uefi, bios = Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/srv/bios.bin")
+    flash = f"driver=raw,node-name=firmware,read-only=on,file.driver=file,file.filename={uefi}"
+    vm = Vm(name="web", disks=(DISK,), firmware=uefi)
+    assert flash == only("-blockdev ", vm)[0]
+    assert "pflash0=firmware" == only("-machine ", vm)[1]
+    assert [] == only("-bios ", vm)
+    assert [str(bios)] == only("-bios ", replace(vm, firmware=bios))
+    assert [str(uefi)] == only("-bios ", replace(vm, machine="microvm"))
+    assert [str(uefi)] == only("-bios ", replace(vm, arch="aarch64"), ARM)
+
+
 def test_commas_do_not_end_an_option() -> None:
     """A path, a name or a property with a comma stays one value."""
     odd = Path("/srv/a,b.img")

@@ -9,6 +9,9 @@ status 0, one that panics with another status; a reboot does not end it.  With N
 only when vionet has accepted all of them.  Ids: `nicN` (chardev, netdev) and `netN` (device),
 `diskN`, `cdrom`, `seed`, `agent`, `console`.
 
+Firmware that is UEFI (a name that ends in `.fd`) is flash memory on a PC, and has nowhere to keep
+variables: guests boot by the path that removable media have.
+
 Without KVM a NIC has no MSI-X vectors: QEMU 7.2 crashes with them on vhost-user.
 
 Trust: the file that describes a site is its owner's, and so are `arguments` and `device`; guests
@@ -18,13 +21,14 @@ are not trusted, and QEMU's own system call filter is on.
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from vionet.vm.model import Boot, Disk, Nic, Vm, VmPlaces
 
 MIB: Final = 1 << 20
 FORMATS: Final = ("qcow2", "raw")
 _SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+_READ_ONLY: Final = "read-only=on,file.driver=file,file.filename="
 _NAME: Final = re.compile(r"[\w.+-]+=")
 
 
@@ -51,12 +55,15 @@ class _Board:
     panic: str = "pvpanic"
     serial: str = "ttyS0"
     strict: tuple[str, ...] = ("-boot", "strict=on")
+    flash: bool = False  # UEFI for it has sizes that `-bios` refuses
 
 
+# graphics=off: the BIOS speaks on the serial line.
+_PC: Final[Any] = dict(options=",graphics=off", devices_max=30, cdrom=("ide-cd",), flash=True)
 _BOARDS: Final = {
     "x86_64": {
-        "q35": _Board(options=",graphics=off", cpus_max=288, devices_max=30, cdrom=("ide-cd",)),
-        "pc": _Board(options=",graphics=off", cpus_max=255, devices_max=30, cdrom=("ide-cd",)),
+        "q35": _Board(cpus_max=288, **_PC),
+        "pc": _Board(cpus_max=255, **_PC),
         "microvm": _Board(cpus_max=288, devices_max=24, transport="device"),
     },
     "aarch64": {
@@ -201,7 +208,12 @@ def _serving(name: str, path: Path, *more: str) -> list[str]:
 def _boot(vm: Vm, board: _Board, host: QemuHost) -> list[str]:
     """Firmware; then the kernel, or that only what is in the order is tried."""
     firmware = vm.firmware or (None if vm.kernel else host.firmware)
-    argv = ["-bios", str(firmware)] if firmware else []
+    argv: list[str] = []
+    if firmware and board.flash and firmware.suffix == ".fd":
+        node = f"driver=raw,node-name=firmware,{_READ_ONLY}{_quote(firmware)}"
+        argv = ["-blockdev", node, "-machine", "pflash0=firmware"]
+    elif firmware:
+        argv = ["-bios", str(firmware)]
     if not vm.kernel:
         return [*argv, *board.strict]
     argv += ["-kernel", str(vm.kernel)] + (["-initrd", str(vm.initrd)] if vm.initrd else [])
@@ -255,8 +267,7 @@ def _disk(name: str, disk: Disk, board: _Board, boot: str) -> list[str]:
 
 
 def _cdrom(path: Path, board: _Board, boot: str) -> list[str]:
-    node = "driver=raw,node-name=cdrom,read-only=on,file.driver=file"
-    argv = ["-blockdev", f"{node},file.filename={_quote(path)}"]
+    argv = ["-blockdev", f"driver=raw,node-name=cdrom,{_READ_ONLY}{_quote(path)}"]
     for name in board.cdrom[:-1]:
         argv += ["-device", name]
     return [*argv, "-device", _join(f"{board.cdrom[-1]},id=cdrom-device,drive=cdrom", boot)]
