@@ -198,6 +198,8 @@ def test_uplinks() -> None:
     )
     (one,) = passt.passts
     assert ("web.0", Path("/tmp/p/web.0.passt"), service.lease) == (one.name, one.socket, one.lease)
+    assert service.lease is not None
+    assert ((ip_address("100.64.0.2"),), ()) == (service.lease.resolvers, service.lease.resolvers6)
     assert not passt.wants_namespace
     none = laid(WEB + 'uplink = "none"', USER)
     assert ["web.0", "web.0-dhcp"] == [port.name for port in fabric(none, "web.0").ports]
@@ -268,6 +270,7 @@ def test_taps_of_one_name() -> None:
         laid(text)
     assert (f"web.0-host: tap {made} is t's too; give one of them tap=",) == caught.value.problems
     assert laid(text + 'netns = "n"').machines
+    assert laid(text.replace("[switch.lan]", '[switch.lan]\nnetns = "n"')).machines
 
 
 def test_interface_without_its_number() -> None:

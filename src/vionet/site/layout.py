@@ -92,7 +92,7 @@ def lay_out(site: Site, places: SitePlaces, slots: Slots, host: Host) -> Layout:
     work = _Work(site, places, slots, host)
     machines = tuple(work.machine(entry) for entry in site.vms)
     switches = tuple(work.switch(switch) for switch in site.switches)
-    work.check_taps()
+    work.check_taps(switches)
     if work.problems:
         raise SiteError(work.problems)
     return Layout(
@@ -168,7 +168,10 @@ class _Work:
 
     def local(self, entry: VmEntry, number: int, one: Interface, port: PortConfig) -> None:
         """The fabric of a local interface."""
-        lease = self.lease(entry, number, port)
+        uplink = one.uplink or self.site.local.uplink
+        if uplink is Uplink.AUTO:
+            uplink = Uplink.TAP if self.host.taps or one.rdomain else Uplink.NAMESPACE
+        lease = self.lease(entry, number, port, uplink)
         if lease is None:
             return
         local, name = self.site.local, port.name
@@ -181,13 +184,13 @@ class _Work:
         if local.isolated:
             guest = replace(guest, keep_off=tuple(off), reach=(IPv4Network(lease.gateway),))
         service = PortConfig(name=f"{name}-{SERVICE}", kind=Kind.SERVICE, where="", lease=lease)
-        self.fabric(name, guest, *self.host_side(entry, number, one, lease), service)
+        self.fabric(name, guest, *self.host_side(entry, number, one, lease, uplink), service)
 
     @property
     def prefix6(self) -> IPv6Network | None:
         return self.slots.prefix6 if self.site.local.random6 else self.site.local.prefix6
 
-    def lease(self, entry: VmEntry, number: int, port: PortConfig) -> Lease | None:
+    def lease(self, entry: VmEntry, number: int, port: PortConfig, uplink: Uplink) -> Lease | None:
         local, k = self.site.local, self.slots.numbers.get(port.name)
         if k is None or not 1 <= k <= self.room:
             several = f"number {k} of {self.room} that there are addresses for"
@@ -195,6 +198,8 @@ class _Work:
             return None
         lease = local_lease(self.site.name, local, entry.vm, number, port, k, self.prefix6)
         told = self.host.resolvers if local.resolvers is None else local.resolvers
+        if uplink is Uplink.PASST and local.resolvers is None:
+            told = (lease.gateway,)  # where passt asks the host's own, one on its loopback too
         return replace(
             lease,
             resolvers=tuple(one for one in told if isinstance(one, IPv4Address)),
@@ -203,12 +208,10 @@ class _Work:
         )
 
     def host_side(
-        self, entry: VmEntry, number: int, one: Interface, lease: Lease
+        self, entry: VmEntry, number: int, one: Interface, lease: Lease, uplink: Uplink
     ) -> list[PortConfig]:
         """The other end of a local interface, if it has one."""
-        uplink, name = one.uplink or self.site.local.uplink, f"{one.port.name}-{HOST}"
-        if uplink is Uplink.AUTO:
-            uplink = Uplink.TAP if self.host.taps or one.rdomain else Uplink.NAMESPACE
+        name = f"{one.port.name}-{HOST}"
         if uplink is Uplink.NONE:
             return []
         if uplink is Uplink.PASST:
@@ -249,11 +252,10 @@ class _Work:
             self.problems.append(f"{name}: {problem}; {mend}")
         return path
 
-    def check_taps(self) -> None:
+    def check_taps(self, switches: tuple[FabricConfig, ...]) -> None:
         """One tap of a name in each namespace."""
         taken: dict[tuple[str, str | None], str] = {}
-        fabrics = [switch.fabric for switch in self.site.switches] + self.small
-        for port in (port for fabric in fabrics for port in fabric.ports):
+        for port in (port for fabric in (*switches, *self.small) for port in fabric.ports):
             if port.kind is Kind.TAP:
                 other = taken.setdefault((port.where, port.netns), port.name)
                 if other != port.name:
