@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.interop.vm_lab import (
     BUTTON,
@@ -23,10 +24,29 @@ from tests.interop.vm_lab import (
 )
 from tests.process import Children
 from tests.tools import ROOT, need
+from vionet.vm import machine as module
 from vionet.vm.keeping import Keeper
 from vionet.vm.machine import MachineError, State
 from vionet.vm.model import Restart
 
+LISTEN = "import json,socket,sys;s=socket.socket(1);s.bind(sys.argv[1]);s.listen();c=s.accept()[0];"
+# Instead of QEMU: it answers twice, then it goes wild and stays.
+TAKEN_OVER = """
+def say(*what):
+    c.sendall(b"".join(json.dumps(one).encode() + b"\\n" for one in what))
+say({"QMP": {"version": {}, "capabilities": []}})
+for answer in ({}, {"running": True, "status": "running"}):
+    say({"return": answer, "id": json.loads(c.recv(1000)).get("id")})
+say({"event": "BLOCK_IO_ERROR", "data": {"action": "stop", "reason": "\\x1b[31m" * 5000}})
+say({"event": 5}, {"event": "STOP", "data": 7}, {"event": "RESET", "data": {"guest": [1]}})
+say({"event": "SHUTDOWN", "data": {"reason": {"a": 1}}}, {"event": "GUEST_PANICKED"})
+for _ in range(500):
+    say({"event": "STOP"}, {"event": "RESUME"}, {"event": "RESET"})
+try:
+    c.sendall(b"x" * (1 << 20))
+finally:
+    s.accept()
+"""
 # A vionet that is killed while a guest runs; what follows is another process.
 PREDECESSOR = """
 import asyncio, sys
@@ -124,8 +144,11 @@ async def test_guest_that_does_not_listen(run_dir: Path, keeper: Keeper) -> None
     await one.close()
 
 
-async def test_qemu_that_hangs(run_dir: Path, keeper: Keeper) -> None:
+async def test_qemu_that_hangs(
+    run_dir: Path, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A QEMU that is frozen is killed when it is to stop by force."""
+    monkeypatch.setattr(module, "QUIT_S", 0.5)
     one = machine(run_dir, keeper)
     await one.start()
     assert one.pid is not None
@@ -200,8 +223,11 @@ async def test_guest_that_powers_off(
     await one.close()
 
 
-async def test_start_that_fails(run_dir: Path, keeper: Keeper) -> None:
+async def test_start_that_fails(
+    run_dir: Path, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Why a machine does not start is said in one line, and nothing is left running."""
+    monkeypatch.setattr(module, "LOST_S", 0.5)
     qemu = str(need("qemu-system-x86_64"))
     vm = replace(FIRMWARE, restart=Restart.ALWAYS)
     for argv, words in (
@@ -237,16 +263,37 @@ async def test_stop_while_it_starts(run_dir: Path, keeper: Keeper) -> None:
     await one.close()
 
 
-async def test_stranger_at_the_monitor(run_dir: Path, keeper: Keeper) -> None:
+async def test_stranger_at_the_monitor(
+    run_dir: Path, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What listens at the monitor's place but talks nonsense is killed and reported."""
-    code = "import socket,sys;s=socket.socket(1);s.bind(sys.argv[1]);s.listen()"
-    code += ";c=s.accept()[0];c.sendall(b'hello\\n');c.recv(100);s.accept()"
-    argv = [sys.executable, "-ISc", code, str(run_dir / "one.qmp")]
-    one = machine(run_dir, keeper, argv=argv)
+    monkeypatch.setattr(module, "LOST_S", 0.5)
+    argv = [sys.executable, "-ISc", f"{LISTEN}c.sendall(b'hello\\n');c.recv(100);s.accept()"]
+    one = machine(run_dir, keeper, argv=[*argv, str(run_dir / "one.qmp")])
     with pytest.raises(MachineError, match=r"start: .*one.qmp: Failed to establish session"):
         await one.start()
     assert "crashed" == one.state
     assert {} == keeper.children
+    await one.close()
+
+
+async def test_qemu_that_was_taken_over(
+    run_dir: Path, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nonsense from a QEMU that has started costs its own machine, and few lines of the log."""
+    monkeypatch.setattr(module, "LOST_S", 0.5)
+    states = States()
+    argv = [sys.executable, "-ISc", LISTEN + TAKEN_OVER, str(run_dir / "one.qmp")]
+    one = machine(run_dir, keeper, argv=argv, told=states)
+    with structlog.testing.capture_logs() as lines:
+        await one.start()
+        pid = one.pid
+        assert pid is not None
+        await states.until(State.CRASHED)
+        until_gone(pid)
+    assert "it closed its monitor" == one.reason
+    assert "disk error: " + "?[31m" * 60 in [line["event"] for line in lines]
+    assert 10 < len(lines) < 100
     await one.close()
 
 

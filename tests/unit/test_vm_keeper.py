@@ -273,6 +273,25 @@ async def test_nonsense_is_answered(run_dir: Path) -> None:
     await again.end()
 
 
+@pytest.mark.slow
+async def test_client_that_does_not_read(run_dir: Path) -> None:
+    """A client that asks and asks and reads nothing is dropped, and its successor served."""
+    keeper = await Keeper.reach(run_dir)
+    for number in range(4):
+        argv = ["sh", "-c", "read -r _", "x" * 100_000]
+        await keeper.spawn(f"child{number}", argv, run_dir / "log")
+    keeper.leave()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(program.SEND_S + WAIT_S)
+        client.connect(str(run_dir / "keeper.sock"))
+        with pytest.raises(ConnectionError):
+            while True:
+                client.sendall(b'{"request":"list"}\n')
+    again = await Keeper.reach(run_dir)
+    assert 4 == len(again.children)
+    await again.end()
+
+
 def test_keeper_needs_little() -> None:
     """It imports nothing but the standard library, and not asyncio."""
     text = "import runpy,sys;runpy.run_path(sys.argv[1]);print(*sys.modules)"

@@ -214,8 +214,6 @@ class Machine:
         return MachineError(f"{self.vm.name}: cannot be {what}: it is {self.state}; {mend}")
 
     def _to(self, state: State, reason: str | None = None, **fields: Any) -> None:
-        if (state, reason) == (self.state, self.reason):
-            return
         self.state, self.reason, self.since = state, reason, time.time()
         if self._lines.take():
             fields |= {"reason": reason} if reason else {}
@@ -243,8 +241,10 @@ class Machine:
             if self._run.asked:
                 raise VmError(f"{self.vm.name}: stopped while it was started")
             pid = await self.keeper.spawn(self.vm.name, argv, self.places.stderr)
-        except (OSError, VmError, KeeperError) as error:
+        except Exception as error:
             self._end(str(error), failed=True)
+            if not isinstance(error, OSError | VmError | KeeperError):
+                raise
             raise MachineError(str(error)) from None
         await self._join(pid)
 

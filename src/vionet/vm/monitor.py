@@ -3,8 +3,8 @@
 How it works: `qemu.qmp` speaks the protocol.  Added here are the retries until QEMU listens, the
 time limits, and that an event reaches a function when it arrives and is kept nowhere.
 
-Trust: a guest may have taken QEMU over.  What comes is bounded in size by `qemu.qmp`; a QEMU that
-says nothing, or nonsense, costs its own machine.
+Trust: a guest may have taken QEMU over.  What it says is bounded in length, and one that says
+nothing, or nonsense, costs its own machine.
 """
 
 import asyncio
@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
-from qemu.qmp import ConnectError, EventListener, Message, QMPClient, QMPError, Runstate
+from qemu.qmp import ConnectError, Message, QMPClient, QMPError, Runstate
 
+LINE_MAX: Final = 64 << 10  # bytes of an answer or event; ours have a few hundred
 ANSWER_S: Final = 20.0  # an emulated machine on a busy host is slow
 _STEP_S: Final = 0.02
 _CLOSE_S: Final = 2.0
@@ -26,21 +27,6 @@ Told = Callable[[str, Mapping[str, Any]], None]  # name of an event, its data
 
 class MonitorError(Exception):
     """QEMU refuses or does not answer: one line."""
-
-
-class _Ear(EventListener):
-    """Tells events instead of keeping them."""
-
-    def __init__(self, told: Told) -> None:
-        super().__init__()
-        self._told = told
-
-    def accept(self, event: Message) -> bool:
-        """Take it, and keep it out of the queue."""
-        name, data = event.get("event"), event.get("data", {})
-        if isinstance(name, str) and isinstance(data, dict):
-            self._told(name, data)
-        return False
 
 
 class Monitor:
@@ -53,10 +39,16 @@ class Monitor:
     @classmethod
     async def connect(cls, path: Path, told: Told, wait_s: float) -> Self:
         """Connect, as soon as QEMU listens; `MonitorError` when that takes too long."""
-        client = QMPClient()
+        client = QMPClient(readbuflen=LINE_MAX)
         client.logger = logging.getLogger("qemu.qmp.quiet")  # its errors are raised as well
         client.logger.setLevel(logging.CRITICAL + 1)
-        client.register_listener(_Ear(told))
+
+        def hear(event: Message) -> bool:
+            name, data = event.get("event"), event.get("data")
+            told(str(name), data if isinstance(data, dict) else {})
+            return False  # what the library keeps it keeps for ever
+
+        client.events.event_filter = hear
         try:
             async with asyncio.timeout(wait_s):
                 await client.connect(await _reach(path))
