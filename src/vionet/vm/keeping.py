@@ -333,8 +333,11 @@ def _start(path: Path) -> bool:
             check=False,
             start_new_session=True,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise KeeperError(f"{path}: the keeper cannot be started: {error}") from None
+    except subprocess.TimeoutExpired:
+        raise KeeperError(f"{path}: the keeper does not start within {REACH_S:.0f} s") from None
+    except OSError as error:
+        problem = f"{error.filename}: {error.strerror}"
+        raise KeeperError(f"{problem}; the keeper of machines needs {path.parent}") from None
     if done.returncode not in (0, program.TAKEN):
         said = done.stderr.strip().splitlines()
         why = said[-1] if said else f"status {done.returncode}"
