@@ -337,3 +337,13 @@ def test_mistakes_without_end() -> None:
     assert ["1: switch: 1025 of them, and 1024 at most; use several files"] == names
     nics = f"[vm.a]\n{BOOTS}" + "[[vm.a.interface]]\n" * 257
     assert ["3: vm.a.interface: 257 items, and 256 at most; use fewer"] == mistakes(nics)
+
+
+def test_pinned_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processors that we may use, not more than workers."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    assert (1, 0) == read("[switch.a]\npin = [1, 0]\nworkers = 2").switches[0].fabric.cores
+    assert [
+        "2: switch.a.pin: 2 cores for workers=1; name fewer, or have more workers",
+        "4: switch.b.pin: 5: no core that we may use, which are 0,1",
+    ] == mistakes("[switch.a]\npin = [1, 0]\n[switch.b]\npin = [5]")
