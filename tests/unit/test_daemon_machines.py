@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from vionet.daemon.access import LEVELS
 from vionet.daemon.control import CLIENTS_MAX, Control, ControlError, RequestError, ask
 from vionet.daemon.control import connected as attached
 from vionet.daemon.machines import INSTANCES_MAX, LOG_MAX, MachineRequests
+from vionet.daemon.makers import NAMES_MAX, Makers
 from vionet.site.model import Interface, Owner, SiteError, VmEntry
 from vionet.vhost_user.listener import Listener
 from vionet.vm.model import Vm, VmError
@@ -191,7 +192,7 @@ async def test_list(run_dir: Path) -> None:
         (port,) = parse_switch("s", ["web.0=guest:/s,mac=52:54:00:00:00:01"]).ports
         site.machines["web"].ports = (port,)
         answer = await asked(path, "vm.list")
-        assert ("home", ["web", "db", "base"]) == (
+        assert ("home", ["base", "db", "web"]) == (
             answer["site"], [vm["name"] for vm in answer["vms"]],
         )  # fmt: skip
         assert {
@@ -201,7 +202,7 @@ async def test_list(run_dir: Path) -> None:
                 {"name": "web.0", "mac": "52:54:00:00:00:01", "switch": None, "local": True,
                  "addresses": []},
             ],
-        } == answer["vms"][0]  # fmt: skip
+        } == answer["vms"][2]  # fmt: skip
 
 
 async def test_verbs(run_dir: Path) -> None:
@@ -362,6 +363,63 @@ async def test_owner_has_so_many_and_no_more(run_dir: Path) -> None:
         del site.machines["i0"]
         (answer,) = await others(path, ALICE, {**start, "name": "again"})
         assert "vm" in answer
+
+
+@pytest.mark.root
+async def test_name_is_its_makers(run_dir: Path) -> None:
+    """What a machine leaves under its name is not the next user's: another user, and whoever finds
+    something of nobody's, has to choose another name; the maker has it again, unless an
+    administrator had one of that name meanwhile."""
+    async with serving(run_dir) as (site, path):
+        site.machines["base"].entry = replace(
+            site.machines["base"].entry, instance_owner=None, owner=Owner(group="4100")
+        )
+        start = {"request": "vm.start", "template": "base"}
+
+        async def made(uid: int, name: str) -> str:
+            request = {**start, "name": name}
+            answers: Any = await asyncio.to_thread(asked_as, path, uid, [uid, 4100], request)
+            (answer,) = answers
+            if "vm" in answer:
+                (run_dir / f"{name}.log").touch()
+                await site.forget(name)
+            return str(answer.get("error", "made"))
+
+        assert "made" == await made(ALICE, "one")
+        another = "one: that name was another user's; choose another"
+        assert another == await made(BOB, "one")
+        assert "made" == await made(ALICE, "one")
+        assert {"one": ALICE} == json.loads((run_dir / "makers.json").read_text())
+        await asked(path, "vm.start", name="one", template="base")
+        await site.forget("one")
+        left = "one: something of that name is left over; choose another name"
+        assert [left, left] == [await made(ALICE, "one"), await made(BOB, "one")]
+        (run_dir / "one.log").unlink()
+        assert "made" == await made(BOB, "one")
+        for remains in ("old-0.qcow2", "old-12.raw", "old-seed.iso", "old.stderr"):
+            (run_dir / remains).touch()
+            assert left.replace("one", "old", 1) == await made(ALICE, "old")
+            (run_dir / remains).unlink()
+        (run_dir / "old-2.log").touch()  # of the machine old-2
+        assert "made" == await made(ALICE, "old")
+
+
+def test_names_are_counted(tmp_path: Path) -> None:
+    """A user holds so many names; those that left nothing are free again; a broken file is none."""
+    (tmp_path / "makers.json").write_text("[")
+    for number in range(NAMES_MAX):
+        makers = Makers(tmp_path)
+        assert None is makers.refusal(f"n{number}", ALICE)
+        (tmp_path / f"n{number}.log").touch()
+        makers.take(f"n{number}", ALICE, ())
+    assert f"you have used {NAMES_MAX} names" in str(Makers(tmp_path).refusal("more", ALICE))
+    assert None is Makers(tmp_path).refusal("n7", ALICE)
+    assert None is Makers(tmp_path).refusal("more", BOB)
+    for log in list(tmp_path.glob("n*.log"))[:10]:
+        log.unlink()
+    Makers(tmp_path).take("other", BOB, ("n1",))
+    assert NAMES_MAX - 10 <= len(Makers(tmp_path).names(ALICE)) <= NAMES_MAX - 9
+    assert ["other"] == Makers(tmp_path).names(BOB)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from vionet.config.option import suggest
 from vionet.daemon import access
 from vionet.daemon.access import Peer
 from vionet.daemon.control import Answer, Attached, Reply, Request, RequestError, Requests
+from vionet.daemon.makers import Makers
 from vionet.site.model import SiteError, VmEntry
 from vionet.site.toml_vm import vm_from_table
 from vionet.vhost_user.budget import Budget
@@ -84,7 +85,6 @@ class MachineRequests:
     def __init__(self, site: LiveSite) -> None:
         self._site = site
         self._defining = asyncio.Lock()
-        self._made: dict[str, int] = {}  # machines that are not in the file -> whose they are
         self._tasks: set[asyncio.Task[Any]] = set()
         self._log_of = structlog.get_logger("vionet.daemon").bind(site=site.name)
         self._budget = Budget(30, 1.0)  # log lines
@@ -169,7 +169,7 @@ class MachineRequests:
     def _list(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         shown = [
             _document(name, live)
-            for name, live in self._site.machines.items()
+            for name, live in sorted(self._site.machines.items())
             if access.may(peer, live.entry, "list")
         ]
         return {"site": self._site.name, "vms": shown}
@@ -194,25 +194,41 @@ class MachineRequests:
         table = {} if table is None else table
         if not isinstance(name, str) or not isinstance(table, dict):
             raise RequestError('vm.start needs "name":NAME, and "machine":{…} as in the file')
-        base = None if template is None else self._template(template, peer)
+        live = None if template is None else self._template(template, peer)
+        base = None if live is None else live.entry
         if name in self._site.machines:
             raise RequestError(f"{name}: that name is taken; choose another")
         if not peer.admin:
-            if base is None:
+            if live is None:
                 problem = "only root and the user who runs vionet start machines without a template"
                 raise RequestError(f"{name}: {problem}; give one")
-            self._judge(name, table, base, peer)
+            self._judge(name, table, live.entry, peer)
             table = {"owner": str(peer.uid), **table}
         entry = vm_from_table(name, table, base, Path("/"))
+        if live is not None and not peer.admin:
+            self._hold(name, live.log.parent, peer)
         await self._site.define(entry, table, template)
-        self._made = {one: uid for one, uid in self._made.items() if one in self._site.machines}
-        self._made[name] = peer.uid
+        if peer.admin:
+            Makers(self._site.machines[name].log.parent).take(name, None, self._site.machines)
         return name
 
-    def _template(self, name: object, peer: Peer) -> VmEntry:
+    def _hold(self, name: str, folder: Path, peer: Peer) -> None:
+        """Have the name be the peer's, or say why not."""
+        makers = Makers(folder)
+        problem = makers.refusal(name, peer.uid)
+        if (
+            len([one for one in makers.names(peer.uid) if one in self._site.machines])
+            >= INSTANCES_MAX
+        ):
+            problem = f"you have {INSTANCES_MAX} machines already; stop one first"
+        if problem is not None:
+            raise RequestError(f"{name}: {problem}")
+        makers.take(name, peer.uid, self._site.machines)
+
+    def _template(self, name: object, peer: Peer) -> LiveMachine:
         live = self._site.machines.get(name) if isinstance(name, str) else None
         if live is not None and access.may_make(peer, live.entry):
-            return live.entry
+            return live
         if live is not None and access.may(peer, live.entry, "list"):
             raise RequestError(f"{name}: not a template for you; see `allow instance` in the file")
         raise RequestError(f"{name}: no such machine")
@@ -227,9 +243,6 @@ class MachineRequests:
             " runs vionet may change; disks: with read_only, or a size instead of a path"
             for path in access.foreign_files(peer, table)
         ]
-        mine = [one for one in self._site.machines if self._made.get(one) == peer.uid]
-        if len(mine) >= INSTANCES_MAX:
-            problems.append(f"{name}: you have {INSTANCES_MAX} machines already; stop one first")
         if problems:
             raise RequestError(*problems)
 
