@@ -345,5 +345,5 @@ def test_pinned_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (1, 0) == read("[switch.a]\npin = [1, 0]\nworkers = 2").switches[0].fabric.cores
     assert [
         "2: switch.a.pin: 2 cores for workers=1; name fewer, or have more workers",
-        "4: switch.b.pin: 5: no core that we may use, which are 0,1",
+        "4: switch.b.pin: 5: no core that we may use, which are 0-1",
     ] == mistakes("[switch.a]\npin = [1, 0]\n[switch.b]\npin = [5]")
