@@ -25,6 +25,7 @@ from vionet.vm.passt import find_passt, passt_command
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(150)]
 GATEWAY, SIZE = "100.64.0.2", 3_000_000
+HOST = "198.51.100.2"
 LEASE = Lease(
     mac=0x525400000001,
     gateway_mac=0x025400000101,
@@ -40,7 +41,7 @@ def place(lab: Lab) -> Iterator[Namespace]:
     made = lab.namespace("passt")
     made.run(
         "ip link add v0 type veth peer v1 && ip link set v0 up && ip link set v1 up && "
-        "ip addr add 198.51.100.2/24 dev v0 && ip route add default via 198.51.100.1 && "
+        f"ip addr add {HOST}/24 dev v0 && ip route add default via 198.51.100.1 && "
         "ip addr add 2001:db8::2/64 dev v0 nodad && ip route add default via 2001:db8::1"
     )
     etc = Path("/etc/netns") / made.name
@@ -99,12 +100,10 @@ def test_guest_and_the_host(lab: Lab, place: Namespace) -> None:
     vionet = lab.switch({"a": ""}, f"b=stream:{socket},client")
     guest = boot(lab)
     attached(vionet)
-    for listens, asked in (
-        ("127.0.0.1", GATEWAY), ("::1", "fe80::1%eth0"), ("2001:db8::2", "2001:db8::2")
-    ):  # fmt: skip
-        serving = place.start_endpoint(f"tcp-serve {listens} 5201")
+    for host in (HOST, "2001:db8::2"):
+        serving = place.start_endpoint(f"tcp-serve {host} 5201")
         listening(place, 5201)
-        sent = guest.endpoint(f"tcp-send {asked} 5201 bytes={SIZE}")
+        sent = guest.endpoint(f"tcp-send {host} 5201 bytes={SIZE}")
         check_bulk(SIZE, sent, serving.results()[0], repeated=True)
     known = guest.run("ip neigh show dev eth0")
     for gateway in (GATEWAY, "fe80::1"):
@@ -112,10 +111,12 @@ def test_guest_and_the_host(lab: Lab, place: Namespace) -> None:
 
     bulk = hashlib.sha256(b"bulk").digest() * (SIZE // 32)
     (lab.folder / "bulk").write_bytes(bulk)
-    place.start(f"busybox httpd -f -p 127.0.0.1:8080 -h {lab.folder}")
+    place.start(f"busybox httpd -f -p 8080 -h {lab.folder}")
     listening(place, 8080)
-    fetched = guest.run(f"busybox wget -q -O - http://{GATEWAY}:8080/bulk | sha256sum", 60)
+    fetched = guest.run(f"busybox wget -q -O - http://{HOST}:8080/bulk | sha256sum", 60)
     assert hashlib.sha256(bulk).hexdigest() == fetched.split()[0]
+    asked = f"timeout 3 busybox wget -q -O - http://{GATEWAY}:8080/bulk 2>&1 | wc -c"
+    assert 0 == int(guest.run(asked, 60))  # the host's loopback is the host's own
 
     serving = place.start_endpoint("udp-serve 127.0.0.53 53")
     asked_for = guest.endpoint(f"udp-send {GATEWAY} 53 largest=500", 60)
@@ -135,11 +136,9 @@ def test_connections_outlive_the_stream(lab: Lab, place: Namespace) -> None:
     vionet = lab.switch({"a": ""}, f"b=stream:{tapped},client")
     guest = boot(lab)
     attached(vionet)
-    serving = place.start_endpoint("tcp-serve 127.0.0.1 5201 timeout=60")
+    serving = place.start_endpoint(f"tcp-serve {HOST} 5201 timeout=60")
     listening(place, 5201)
-    sending = guest.start_endpoint(
-        f"tcp-send {GATEWAY} 5201 bytes={SIZE} rate={SIZE // 4} timeout=60"
-    )
+    sending = guest.start_endpoint(f"tcp-send {HOST} 5201 bytes={SIZE} rate={SIZE // 4} timeout=60")
     until(lambda: vionet.ports()["b"]["ledger"]["rx_bytes"] > SIZE // 8, 30, "transfer", 0.05)
     relay.close()
     tapped.unlink()

@@ -11,7 +11,7 @@ It goes on listening when its peer is gone, and connections of the guest go on w
 again; whoever connects second is sent away.  As root it is run as another user from the start
 (setpriv), because the kernel forgets who dies with whom when a process changes its user.
 
-The gateway's address is the host's loopback too: the guest reaches what listens there.
+The guest reaches the host at the host's own addresses, and not what listens on its loopback.
 
 Trust: passt serves a hostile guest; it goes into namespaces of its own, without rights, by itself.
 """
