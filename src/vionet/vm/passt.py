@@ -27,10 +27,11 @@ from vionet.services.lease import GATEWAY_LINK_LOCAL, Lease
 
 PROGRAM: Final = "passt"
 _NOBODY: Final = 65534
-# Its own DHCP and advertisements off; no port of the host leads to the guest; errors only, for the
+# Its own DHCP and advertisements off; no port of the host leads to the guest, nor the gateway's
+# address to the host's loopback, where much listens that asks nobody's name; errors only, for the
 # log of who runs it.
 _FIXED: Final = ("--foreground", "--stderr", "--quiet", "--no-dhcp", "--no-dhcpv6", "--no-ra")
-_UNREACHED: Final = ("--tcp-ports", "none", "--udp-ports", "none")
+_UNREACHED: Final = ("--no-map-gw", "--tcp-ports", "none", "--udp-ports", "none")
 _MODE: Final = 0o700
 
 
