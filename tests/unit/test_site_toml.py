@@ -291,7 +291,7 @@ def test_machine_without_a_file_is_judged_the_same() -> None:
     assert caught.value.problems == (
         'vm.x.kernel: nothing, where text belongs; write kernel="…"',
         'vm.x.memory: a number, where text belongs; write memory="…"',
-        "vm.x.seed.a: no such key; use one of host_name, ssh_keys, user_data",
+        "vm.x.seed.a: no such key; use one of host_name, ssh_keys, password, user_data",
         "vm.x.disks: no such key; did you mean disk?",
         "vm.x.interface[0].mac: x: not an Ethernet address; write six octets as 52:54:00:12:34:56",
         "vm.x.interface[1]: a number, where a table belongs; write [[vm.x.interface]] above it",

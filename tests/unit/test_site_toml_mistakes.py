@@ -140,6 +140,8 @@ VM_MISTAKES = {
     "seed = {hostname = 1}": "seed.hostname: no such key; did you mean host_name?",
     'seed = {ssh_keys = ["x"]}': "seed.ssh_keys[0]: not a public key; "
     "paste the line of a .pub file, ssh-ed25519 AAAA…",
+    'seed = {password = "x", user_data = "vm.toml"}': "seed: a password beside user_data, which "
+    "replaces it; write it there",
     "arguments = [1]": 'arguments[0]: a number, where text belongs; write "…"',
     'instance = "b"': "instance: b: no such machine in this file; use one of a",
     'instance = "a"': "instance: a: made of itself in the end; leave one of them out",

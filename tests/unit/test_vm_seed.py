@@ -61,6 +61,13 @@ def test_documents() -> None:
     } == loaded(made["network-config"])
 
 
+def test_password() -> None:
+    """A password is the image's user's, and need not be changed at the first login."""
+    made = seed.documents(replace(VM, seed=Seed(host_name="www", password="tryit")))
+    wanted = {"hostname": "www", "password": "tryit", "chpasswd": {"expire": False}}
+    assert wanted == loaded(made["user-data"])
+
+
 def test_own_user_data(tmp_path: Path) -> None:
     """A file of the user's own is passed on as it is; the keys reach the guest all the same."""
     own = tmp_path / "user-data"

@@ -86,6 +86,7 @@ DISK: Final[Table] = {
 SEED: Final[Table] = {
     "host_name": ("host_name", of(host_name)),
     "ssh_keys": ("ssh_keys", each(of(_ssh_key))),
+    "password": ("password", text),
     "user_data": ("user_data", readable),
 }
 
@@ -110,7 +111,10 @@ def _disks(value: Value) -> tuple[Disk, ...]:
 def _seed(value: Value) -> Seed | None:
     if isinstance(value.raw, bool):
         return Seed(host_name="") if value.raw else None
-    return Seed(**{"host_name": "", **table(value, SEED)})
+    seed = Seed(**{"host_name": "", **table(value, SEED)})
+    if seed.password and seed.user_data:
+        raise ValueError("a password beside user_data, which replaces it; write it there")
+    return seed
 
 
 def _allowed(value: Value) -> frozenset[str]:

@@ -48,6 +48,7 @@ class Seed:
 
     host_name: str
     ssh_keys: tuple[str, ...] = ()
+    password: str | None = None  # of the image's user
     user_data: Path | None = None  # a file of the user's own, instead of what vionet writes
 
 

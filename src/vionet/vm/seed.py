@@ -38,6 +38,8 @@ def documents(vm: Vm) -> dict[str, bytes]:
     if keys:
         meta["public-keys"] = keys  # with a user's own user-data, too
         user["ssh_authorized_keys"] = keys
+    if seed.password:
+        user |= {"password": seed.password, "chpasswd": {"expire": False}}
     cards: dict[str, dict[str, Any]] = {}
     for number, nic in enumerate(vm.nics):
         # What configures networks in older guests goes by names alone, so they get one.
