@@ -20,7 +20,8 @@ LEASE = Lease(
 SITE = f"h-{os.getpid()}"
 BOTH = (
     "passt --foreground --stderr --quiet --no-dhcp --no-dhcpv6 --no-ra --no-map-gw "
-    "--tcp-ports none --udp-ports none --socket /run/p --mac-addr 02:54:00:00:01:01 --address 100.64.0.3 "
+    "--tcp-ports none --udp-ports none --socket /run/p "
+    "--mac-addr 02:54:00:00:01:01 --address 100.64.0.3 "
     "--netmask 255.255.255.254 --gateway 100.64.0.2 --dns-forward 100.64.0.2 "
     "--address fd00:64:0:1::2 --gateway fe80::1"
 )
