@@ -26,7 +26,7 @@ from vionet.engine.judge import judge, read_header
 from vionet.engine.layout import FRAME, STATE, WORK, Frame, State, Work
 from vionet.engine.parse import parse_plain
 from vionet.engine.seal import plant_seed
-from vionet.engine.share import ASKED, SHARED, try_port, wait_port
+from vionet.engine.share import ASKED, GUARDED, SHARED, try_port, wait_port
 from vionet.engine.status import (
     DESTINATION_MAC_LOCKED,
     FDB_FULL,
@@ -124,7 +124,7 @@ def flood(state: State, work: Work, frame: Frame, in_port: int) -> int:
         port = state.ports[out]
         if out == in_port or out == service or not port.up:
             continue
-        if in_port == service and not port.n_rules:
+        if in_port == service and not port.special & GUARDED:
             continue
         status = offer_any(state, work, frame, in_port, out)
         if status != VLAN_NOT_ALLOWED:
@@ -180,7 +180,7 @@ def enter(state: State, work: Work, frame: Frame, in_port: int) -> int:
     """
     port = state.ports[in_port]
     frame.vid = 0
-    verdict = guard(port, work, frame) if port.n_rules else OK
+    verdict = guard(port, work, frame) if port.special & GUARDED else OK
     if verdict > OK:
         return verdict
     if port.steers:
@@ -220,7 +220,7 @@ def forward(state: State, work: Work, frame: Frame, in_port: int) -> int:
     if port.special & ASKED:
         status = enter(state, work, frame, in_port)
         if status != OK:
-            return max(status, OK)
+            return status if status > OK else OK
         vlan = frame.vid << VLAN_SHIFT
     status = check_source(state, work, frame, in_port, vlan)
     if status != OK:

@@ -25,6 +25,7 @@ from vionet.engine.layout import (
 from vionet.engine.ring import refresh
 from vionet.engine.share import (
     ASKED,
+    GUARDED,
     SHARED,
     let_go,
     let_tables_go,
@@ -74,9 +75,10 @@ def settle(state: State) -> int:
     for index in range(state.n_ports):
         port = state.ports[index]
         told = port.link_down | port.isolated | port.locked | port.filter | port.steers
-        told |= port.n_rules
         shared = state.n_workers > 1 and (port.kind == GUEST or port.kind == STREAM)
         port.special = (ASKED if state.vlan_aware | told else 0) | (SHARED if shared else 0)
+        if port.n_rules:
+            port.special |= ASKED | GUARDED
     return count_rings(state)
 
 

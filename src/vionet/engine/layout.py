@@ -122,7 +122,7 @@ class Port(Record):
     offers_gso: int  # GSO_* bits of what it may send
     accepts: int  # Accepts
     worker: int  # that takes what comes from it
-    special: int  # ASKED, SHARED (`engine.share`)
+    special: int  # ASKED, SHARED, GUARDED (`engine.share`)
     takes_gso: int  # GSO_* bits of what may be delivered whole
     n_pairs: int  # queue pairs in use: frames may be delivered to receive rings 0, 2, … below
     control_ring: int  # index of the control queue; 0: it has none
@@ -203,11 +203,11 @@ class State(Record):
     sleep_ms: int  # how long to sleep at most; -1: until something happens
     spin_ns: int  # how long an idle worker polls before it sleeps
     notice_fd: int  # eventfd: something happened that the control plane should log
-    service: int  # 1 + the port where guests' requests are answered; 0: there is none
     ports: Annotated[Records[Port], PORTS_MAX]
     fdb: Annotated[Records[FdbEntry], FDB_SIZE]
     epoll_fds: Annotated[Ints, WORKERS_MAX]  # what each worker sleeps on
     locks: Annotated[Ints, LOCK_WORDS * (PORTS_MAX + 2)]  # `engine.share`
+    service: int  # 1 + the port where guests' requests are answered; 0: there is none
 
 
 class Frame(Record):

@@ -19,7 +19,7 @@ from vionet.engine.layout import HEAD_LEN, SLOT_LEN, STATE, WORK, State, Work
 from vionet.engine.parse import IPV4_LE, IPV6_LE, dhcp_port, swap16
 from vionet.engine.pass_on import pass_on
 from vionet.engine.plan import plan
-from vionet.engine.share import SHARED
+from vionet.engine.share import GUARDED, SHARED
 from vionet.engine.status import (
     FILTER_NO_UNICAST,
     HEADER_BYTES,
@@ -176,7 +176,7 @@ def pass_plain(state: State, work: Work, in_port: int, first: int, count: int) -
     Their bytes are added to `work.passed_bytes`.
     """
     sender = state.ports[in_port]
-    if sender.steers or sender.trunk or sender.n_rules:
+    if sender.steers or sender.trunk or sender.special & GUARDED:
         return first
     header_len = sender.header_len
     offers = sender.offers_partial
