@@ -1,12 +1,14 @@
 """The units under a real systemd, in namespaces of its own: what restart, crash, reload and stop do
 to a machine that runs and to a tap."""
 
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,33 @@ memory = "64M"
 stop_timeout = 1.0
 [[vm.db.interface]]
 switch = "lan"
+"""
+OWNED = """\
+[switch.lan]
+[vm.web]
+memory = "64M"
+owner = "daemon"
+[[vm.web.interface]]
+switch = "lan"
+[vm.db]
+memory = "64M"
+[[vm.db.interface]]
+switch = "lan"
+[vm.base]
+enabled = false
+allow_instance = ["memory"]
+instance_owner = ":daemon"
+[[vm.base.interface]]
+switch = "lan"
+"""
+# A vionet of somebody who may read neither our files nor, afterwards, anything else of ours.
+AS_DAEMON = """
+import os, sys
+import vionet.cli.console, vionet.cli.table, vionet.cli.vm
+os.setgroups([])
+os.setgid(1)
+os.setuid(1)
+vionet.cli.main(sys.argv[1:])
 """
 # The first process of its own world; /run and /var/lib are empty there.
 BOOT = """
@@ -117,11 +146,13 @@ class Systemd:
 
     def wait_for(self, what: str, wanted: str) -> None:
         """Until a property of the unit is so."""
+        self.wait_until(lambda: self.show(what) == wanted)
+
+    def wait_until(self, so: Callable[[], bool]) -> None:
+        """Until that is so."""
         deadline = time.monotonic() + WAIT_S
-        while self.show(what) != wanted:
-            assert time.monotonic() < deadline, (
-                f"{what} is {self.show(what)}: {self.log.read_text()}"
-            )
+        while not so():
+            assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.05)
 
     def end(self) -> None:
@@ -188,6 +219,56 @@ def test_machines_live_through_restart_and_crash(systemd: Systemd) -> None:
     assert ("inactive", "success") == (systemd.show("ActiveState"), systemd.show("Result"))
     assert ([], "", "0") == (systemd.guests(), systemd.tap(), systemd.show("NFileDescriptorStore"))
     assert [] == systemd.programs("vionet")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.root
+def test_owner_commands_what_is_theirs(systemd: Systemd) -> None:
+    """The user daemon finds the host's site, sees one machine and the instance that it makes, and
+    commands both; other machines, other keys and the site are not theirs.  An instance lives
+    through a restart with its owner."""
+    systemd.site.write_text(OWNED)
+    systemd("systemctl", "start", UNIT)
+
+    def daemon(*arguments: str, check: bool = True) -> str:
+        done = systemd(sys.executable, "-c", AS_DAEMON, *arguments, check=check)
+        return done.stdout + done.stderr
+
+    def seen() -> list[tuple[str, str, str]]:
+        (site,) = json.loads(daemon("vm", "list", "--json"))["sites"]
+        return [(vm["name"], vm["state"], vm["owner"]) for vm in site["vms"]]
+
+    assert [("web", "running", "daemon")] == seen()
+    assert "web: paused\n" == daemon("vm", "pause", "web")
+    assert "web: running\n" == daemon("vm", "unpause", "web")
+    assert "web: stopped\n" == daemon("vm", "stop", "web", "--force", "--wait")
+    assert "web: running\n" == daemon("vm", "start", "web")
+    assert "mine: running\n" == daemon("vm", "start", "mine", "-t", "base", "-m", "96M")
+    for arguments, says in (
+        (["vm", "reset", "db"], "db: no such machine"),
+        (["vm", "console", "base"], "base: no such machine"),
+        (["vm", "start", "x", "-m", "64M", "-L"], "start machines without a template"),
+        (["vm", "start", "x", "-t", "web"], "web: not a template for you"),
+        (
+            ["vm", "start", "x", "-t", "base", "--cpus", "2", "-d", "/etc/shadow"],
+            "x: disk: not for",
+        ),
+        (["reload"], "only root and the user who runs vionet"),
+        (["status", "--control", "/run/vionet/home.control"], "only root and the user who runs"),
+    ):
+        assert says in daemon(*arguments, check=False)
+    line = [sys.executable, "-c", AS_DAEMON, "vm", "console", "mine"]
+    assert "SeaBIOS" in systemd("sh", "-c", f"timeout 20 {shlex.join(line)} | head -c 60").stdout
+
+    guests = systemd.guests()
+    systemd("systemctl", "restart", UNIT)
+    assert [("mine", "running", "daemon"), ("web", "running", "daemon")] == seen()
+    assert (3, guests) == (len(guests), systemd.guests())
+    assert "mine: stopped\n" == daemon("vm", "stop", "mine", "--force", "--wait")
+    systemd.wait_until(lambda: [("web", "running", "daemon")] == seen())
+    systemd("systemctl", "stop", UNIT)
+    assert [] == systemd.guests()
 
 
 @pytest.mark.parametrize("unit", ["vionet@.service", "user/vionet@.service"])

@@ -24,7 +24,7 @@ from vionet.daemon.running import Running
 from vionet.engine.status import LEDGER_KEYS
 from vionet.vhost_user.listener import Listener
 
-COMMANDS = ("demo", "switch", "wire", "status", "port", "check", "bench")
+COMMANDS = ("demo", "switch", "wire", "up", "status", "port", "vm", "reload", "check", "bench")
 
 
 @pytest.fixture

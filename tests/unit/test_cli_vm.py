@@ -201,11 +201,16 @@ main(sys.argv[3:])
 
 
 @pytest.mark.root
-async def test_owner_without_a_runtime_folder(run_dir: Path) -> None:
-    """Alice has no XDG_RUNTIME_DIR and finds root's site, in which she sees and starts hers; the
-    sockets of root's that she may not open are no mistake."""
+@pytest.mark.parametrize("inherited", [False, True])
+async def test_owner_without_a_runtime_folder(run_dir: Path, inherited: bool) -> None:
+    """Alice has no XDG_RUNTIME_DIR, or another user's after `su`, and finds root's site, in which
+    she sees and starts hers; the sockets of root's that she may not open are no mistake."""
     private = Listener(run_dir / "a.control", 0o600)
     environment = {key: value for key, value in os.environ.items() if key != "XDG_RUNTIME_DIR"}
+    if inherited:
+        (run_dir / "root" / "vionet").mkdir(parents=True)
+        (run_dir / "root").chmod(0o700)
+        environment["XDG_RUNTIME_DIR"] = str(run_dir / "root")
 
     async def alice(*arguments: str) -> tuple[int | None, str]:
         child = await asyncio.create_subprocess_exec(

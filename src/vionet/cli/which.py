@@ -72,8 +72,10 @@ def sites(control: Path | None, site: str | None) -> Mapping[Path, Answer]:
         return {control: _listed(control)}
     refused: list[str] = []
     for folder in _folders():
-        found = {}
-        for path in sorted(folder.glob(f"{site or '*'}{SUFFIX}")):
+        found, paths = {}, []
+        with suppress(OSError):  # another user's, as after `su`
+            paths = sorted(folder.glob(f"{site or '*'}{SUFFIX}"))
+        for path in paths:
             try:
                 found[path] = ask(path, "vm.list")
             except RequestError:
