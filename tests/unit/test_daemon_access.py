@@ -280,6 +280,7 @@ def test_documentation_has_every_request() -> None:
         f"A request has at most {control.LINE_MAX} bytes",
         f"There are {control.CLIENTS_MAX} clients at most",
         f"at most {machines.INSTANCES_MAX} at a time",
+        f"Of one user {machines.TASKS_MAX} requests",
         f"A console has {READERS_MAX} readers at most",
         f"seconds, at most {machines.STOP_MAX_S:.0f}, from",
         f"Who is silent for {control.IDLE_S:.0f} seconds",

@@ -165,6 +165,7 @@ async def test_who_asked_is_logged(run_dir: Path) -> None:
             assert expected == tuple(line[key] for key in keys)
             for _ in range(100):
                 with pytest.raises(RequestError):
-                    await asked(path, "vm.reset", name="x" * 1000)
+                    await asked(path, "vm.reset", name="\x1b[2J" + "x" * 1000)
+            assert "?[2Jxx" == lines[-1]["vm"][:6]
             assert 30 <= len(lines) < 60
             assert max(len(line.get("vm", "")) for line in lines) <= 64

@@ -15,8 +15,9 @@ from tests.unit.still_site import (
     entries,
     serving,
 )
-from tests.unit.test_daemon_control import connected
+from tests.unit.test_daemon_control import connected, said
 from vionet.config import parse_switch
+from vionet.daemon import machines
 from vionet.daemon.control import Control, ControlError, RequestError
 from vionet.daemon.machines import MachineRequests
 from vionet.site.model import SiteError
@@ -75,6 +76,31 @@ async def test_stop_takes_its_time(run_dir: Path) -> None:
             assert "stopped" == (await waiting)["vm"]["state"]
         assert {("stop", False, None)} == set(machine.done)
         del reader
+
+
+async def test_requests_in_the_making_are_counted(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks for what takes long and hangs up, again and again, is refused after so many; when
+    those are met, there is room again."""
+    monkeypatch.setattr(machines, "TASKS_MAX", 3)
+    monkeypatch.setattr(machines, "_AT_ONCE_S", 0.01)
+    async with serving(run_dir) as (site, path):
+        machine = site.machines["web"].machine
+        for _ in range(3):
+            reader, writer = await connected(path)
+            writer.write(b'{"version":1,"request":"vm.stop","name":"web"}\n')
+            assert "stopping" == (await said(reader))["vm"]["state"]
+            writer.close()
+        with pytest.raises(RequestError, match="of your requests are still being met"):
+            await asked(path, "vm.stop", name="web", wait=True)
+        assert "stopping" == (await asked(path, "vm.list"))["vms"][2]["state"]
+        machine.powered_off.set()
+        machine.refuses = None
+        async with asyncio.timeout(WAIT_S):
+            while len(machine.done) < 3:
+                await asyncio.sleep(0.005)
+        assert "running" == (await asked(path, "vm.start", name="web"))["vm"]["state"]
 
 
 async def test_long_answer_is_not_cut(run_dir: Path) -> None:

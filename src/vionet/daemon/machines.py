@@ -6,7 +6,7 @@ a description defines a machine that is not in the file first; so may an owner, 
 allows it.  What takes time is a task of its own: it goes on when whoever asked hangs up.
 
 Invariants: a machine that could not be started is not left defined; a user has at most
-`INSTANCES_MAX` machines that are not in the file.
+`INSTANCES_MAX` machines that are not in the file, and `TASKS_MAX` requests in the making.
 Trust: requests come from anybody who can reach the socket; `access` says who they are and may do.
 """
 
@@ -33,6 +33,7 @@ from vionet.vm.model import VmError
 INSTANCES_MAX: Final = 16
 LOG_MAX: Final = 1 << 16  # bytes of a console log in one answer
 STOP_MAX_S: Final = 600.0
+TASKS_MAX: Final = 32  # requests of one user that are being met, whoever still waits for it
 _AT_ONCE_S: Final = 0.2
 _NAME_MAX: Final = 64  # characters of a name in the log
 _REFUSED: Final = (ConfigError, SiteError, VmError, OSError)
@@ -85,7 +86,7 @@ class MachineRequests:
     def __init__(self, site: LiveSite) -> None:
         self._site = site
         self._defining = asyncio.Lock()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], int] = {}  # and for which user
         self._log_of = structlog.get_logger("vionet.daemon").bind(site=site.name)
         self._budget = Budget(30, 1.0)  # log lines
 
@@ -97,8 +98,8 @@ class MachineRequests:
 
     def _changing(self) -> Requests:
         return {
-            "reload": lambda request, peer: self._whole(self._reload()),
-            "vm.start": lambda request, peer: self._whole(self._start(request, peer)),
+            "reload": lambda request, peer: self._whole(peer, self._reload()),
+            "vm.start": lambda request, peer: self._whole(peer, self._start(request, peer)),
             "vm.stop": self._stop,
             "vm.pause": self._doing("pause", lambda machine: machine.pause()),
             "vm.unpause": self._doing("unpause", lambda machine: machine.resume()),
@@ -109,7 +110,7 @@ class MachineRequests:
     def _noted(self, name: str, ask: Request) -> Request:
         def noted(request: Mapping[str, Any], peer: Peer) -> Reply | Awaitable[Reply]:
             if self._budget.take():
-                vm = {"vm": str(request["name"])[:_NAME_MAX]} if "name" in request else {}
+                vm = {"vm": _plain(request["name"])} if "name" in request else {}
                 self._log_of.info("asked", request=name, uid=peer.uid, **vm)
             return ask(request, peer)
 
@@ -119,7 +120,7 @@ class MachineRequests:
         """Wait for what was begun."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _whole(self, work: Coroutine[Any, Any, Answer]) -> asyncio.Future[Answer]:
+    def _whole(self, peer: Peer, work: Coroutine[Any, Any, Answer]) -> asyncio.Future[Answer]:
         async def told() -> Answer:
             try:
                 return await work
@@ -129,13 +130,16 @@ class MachineRequests:
                 problem = (isinstance(error, OSError) and error.strerror) or str(error)
                 raise RequestError(problem) from None
 
+        if list(self._tasks.values()).count(peer.uid) >= TASKS_MAX:
+            work.close()
+            raise RequestError(f"{TASKS_MAX} of your requests are still being met; wait for them")
         task = asyncio.get_running_loop().create_task(told())
-        self._tasks.add(task)
+        self._tasks[task] = peer.uid
         task.add_done_callback(self._done)
         return asyncio.shield(task)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled():
             task.exception()  # whoever asked may be gone
 
@@ -159,7 +163,7 @@ class MachineRequests:
             return {"vm": _document(name, live)}
 
         def ask(request: Mapping[str, Any], peer: Peer) -> Awaitable[Answer]:
-            return self._whole(done(*self._find(request, peer, verb)))
+            return self._whole(peer, done(*self._find(request, peer, verb)))
 
         return ask
 
@@ -259,7 +263,7 @@ class MachineRequests:
             await live.machine.stop(force=force, timeout_s=timeout)
             return {"vm": _document(name, live)}
 
-        over = self._whole(stopped())
+        over = self._whole(peer, stopped())
         if not wait:
             # A refusal comes at once, before anything is waited for.
             await asyncio.wait([over], timeout=_AT_ONCE_S)
@@ -298,6 +302,11 @@ class MachineRequests:
         except OSError as error:
             raise RequestError(f"{name}: {error.strerror}") from None
         return {"text": piece.decode("latin-1"), "next": end}
+
+
+def _plain(name: object) -> str:
+    """What a client calls a machine, for the log."""
+    return "".join(sign if sign.isprintable() else "?" for sign in str(name)[:_NAME_MAX])
 
 
 def _is_number(value: object) -> bool:
