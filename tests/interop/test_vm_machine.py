@@ -14,39 +14,24 @@ import structlog
 from tests.interop.vm_lab import (
     BUTTON,
     FIRMWARE,
+    LISTEN,
+    TAKEN_OVER,
     WAIT_S,
     States,
     Terminal,
     build_image,
     guest,
     machine,
+    places,
     until_gone,
 )
 from tests.process import Children
 from tests.tools import ROOT, need
 from vionet.vm import machine as module
 from vionet.vm.keeping import Keeper
-from vionet.vm.machine import MachineError, State
+from vionet.vm.machine import Machine, MachineError, State
 from vionet.vm.model import Restart
 
-LISTEN = "import json,socket,sys;s=socket.socket(1);s.bind(sys.argv[1]);s.listen();c=s.accept()[0];"
-# Instead of QEMU: it answers twice, then it goes wild and stays.
-TAKEN_OVER = """
-def say(*what):
-    c.sendall(b"".join(json.dumps(one).encode() + b"\\n" for one in what))
-say({"QMP": {"version": {}, "capabilities": []}})
-for answer in ({}, {"running": True, "status": "running"}):
-    say({"return": answer, "id": json.loads(c.recv(1000)).get("id")})
-say({"event": "BLOCK_IO_ERROR", "data": {"action": "stop", "reason": "\\x1b[31m" * 5000}})
-say({"event": 5}, {"event": "STOP", "data": 7}, {"event": "RESET", "data": {"guest": [1]}})
-say({"event": "SHUTDOWN", "data": {"reason": {"a": 1}}}, {"event": "GUEST_PANICKED"})
-for _ in range(500):
-    say({"event": "STOP"}, {"event": "RESUME"}, {"event": "RESET"})
-try:
-    c.sendall(b"x" * (1 << 20))
-finally:
-    s.accept()
-"""
 # A vionet that is killed while a guest runs; what follows is another process.
 PREDECESSOR = """
 import asyncio, sys
@@ -260,6 +245,30 @@ async def test_stop_while_it_starts(run_dir: Path, keeper: Keeper) -> None:
         await starting
     assert ["starting", "stopping", "stopped"] == states.seen
     assert {} == keeper.children
+    await one.close()
+
+
+async def test_stop_while_it_is_prepared(run_dir: Path, keeper: Keeper) -> None:
+    """A stop before there is a QEMU means that there will be none."""
+    ready = asyncio.Event()
+
+    async def command() -> list[str]:
+        await ready.wait()
+        return ["touch", str(run_dir / "started")]
+
+    one = Machine(FIRMWARE, places(run_dir), keeper, command)
+    starting = asyncio.create_task(one.start())
+    await asyncio.sleep(0)
+    assert "starting" == one.state
+    stopping = asyncio.create_task(one.stop())
+    await asyncio.sleep(0)
+    assert "stopping" == one.state
+    ready.set()
+    await stopping
+    assert "stopped" == one.state
+    with pytest.raises(MachineError, match="one: stopped while it was started"):
+        await starting
+    assert not (run_dir / "started").exists()
     await one.close()
 
 

@@ -27,6 +27,25 @@ BUTTON = (
     "set -- /sys/devices/LNXSYSTM:00/LNXPWRBN:00/input/input*/event*; "
     "dd if=/dev/input/${1##*/} of=/dev/null bs=24 count=1 2>/dev/null; poweroff -f"
 )
+# Programs in QEMU's place, which wait for their first client.
+LISTEN = "import json,socket,sys;s=socket.socket(1);s.bind(sys.argv[1]);s.listen();c=s.accept()[0];"
+# Instead of QEMU: it answers twice, then it goes wild and stays.
+TAKEN_OVER = """
+def say(*what):
+    c.sendall(b"".join(json.dumps(one).encode() + b"\\n" for one in what))
+say({"QMP": {"version": {}, "capabilities": []}})
+for answer in ({}, {"running": True, "status": "running"}):
+    say({"return": answer, "id": json.loads(c.recv(1000)).get("id")})
+say({"event": "BLOCK_IO_ERROR", "data": {"action": "stop", "reason": "\\x1b[31m" * 5000}})
+say({"event": 5}, {"event": "STOP", "data": 7}, {"event": "RESET", "data": {"guest": [1]}})
+say({"event": "SHUTDOWN", "data": {"reason": {"a": 1}}}, {"event": "GUEST_PANICKED"})
+for _ in range(500):
+    say({"event": "STOP"}, {"event": "RESUME"}, {"event": "RESET"})
+try:
+    c.sendall(b"x" * (1 << 20))
+finally:
+    s.accept()
+"""
 
 
 def build_image(path: Path) -> Path:

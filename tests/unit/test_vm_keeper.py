@@ -257,17 +257,17 @@ async def test_nonsense_is_answered(run_dir: Path) -> None:
         for line in lines:
             socket.send_fds(client, [line + b"\n"], [reading])
             assert "error" in json.loads(stream.readline()), line
+        os.close(reading)
+        # The keeper has kept none of the copies: a pipe without readers says so.
+        with pytest.raises(BrokenPipeError):
+            os.write(writing, b"x")
+        os.close(writing)
         with contextlib.suppress(OSError):
             client.sendall(b"x" * (program.LINE_MAX + 1))
         with contextlib.suppress(OSError):
             assert b"at most" in stream.readline()
             assert b"" == stream.readline()
         stream.close()
-    os.close(reading)
-    # The keeper has kept none of the copies: a pipe without readers says so.
-    with pytest.raises(BrokenPipeError):
-        os.write(writing, b"x")
-    os.close(writing)
     again = await Keeper.reach(run_dir)
     assert ["one"] == list(again.children)
     await again.end()
