@@ -58,9 +58,11 @@ CHOICES: Final = {
     "disk": ("disk",),
     "cdrom": ("cdrom",),
     "memory": ("memory",),
+    "cpus": ("cpus",),
     "interface": ("interface",),
     "owner": ("owner",),
     "name": (),  # an instance has one of its own in any case
+    "instance": (),  # it may be a template itself
 }
 INTERFACE_CHOICES: Final = ("switch", "local")  # the rest is the host's, or another's address
 
