@@ -67,6 +67,11 @@ class Live:
             await self.close()
             raise
 
+    @property
+    def alive(self) -> bool:
+        """Whether its workers are."""
+        return self._fabric.alive
+
     async def close(self) -> None:
         """Undo all of it."""
         await self._stack.aclose()

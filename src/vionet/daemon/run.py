@@ -83,7 +83,7 @@ async def _serve(
         stack.push_async_callback(control.close)
         await control.open()
         log.info("ready", ports=len(config.ports), control=str(listener.path))
-        systemd.watchdog(lambda: True)
+        systemd.watchdog(lambda: live.alive)
         stack.callback(systemd.close)
         systemd.ready()
         ready()

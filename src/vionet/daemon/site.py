@@ -78,17 +78,24 @@ class LiveSite:
     """Everything that one file describes, on the running loop."""
 
     def __init__(
-        self, file: Path, places: SitePlaces, lay_out: LayOut, keeper: Keeper, taps: KeptTaps
+        self,
+        file: Path,
+        places: SitePlaces,
+        lay_out: LayOut,
+        keeper: Keeper,
+        taps: KeptTaps,
+        became: Callable[[Site], None] = lambda site: None,
     ) -> None:
         """Nothing runs yet but what a predecessor left with the `keeper`.
 
-        `lay_out` takes a site and the path of the namespace that is held for it, if one is.
+        `lay_out` takes a site and the path of the namespace that is held for it, if one is;
+        `became` hears of every site that this one becomes.
         """
         self.name = places.runtime.name
         self.lives: dict[str, Live] = {}
         self.machines: dict[str, LiveMachine] = {}
         self._file, self._places, self._lay_out = file, places, lay_out
-        self._keeper, self._taps = keeper, taps
+        self._keeper, self._taps, self._became = keeper, taps, became
         self._site = Site(name=self.name)
         self._programs: dict[str, Supervised] = {}  # by their names at the keeper
         self._namespace: str | None = None
@@ -195,6 +202,7 @@ class LiveSite:
         await self._end_strangers(layout)
         refused = await self._follow(layout)
         self._site = site
+        self._became(everything)
         self._ports = {port.name: port for config in layout.fabrics for port in config.ports}
         for name, one in wanted.items():
             if name in self.machines:
@@ -318,7 +326,7 @@ class LiveSite:
             host = await asyncio.to_thread(find, one.vm)
             prepared = await prepare(one.vm, one.places)
             for note in (host.note, *prepared.notes):
-                if note:
+                if note and name not in self._keeper.children:
                     self._log.info(note, vm=name)
             return qemu_command(prepared.vm, one.places, host)
 

@@ -105,12 +105,11 @@ def run_site(
         try:
             with ExitStack() as stack:
                 places = folders(site.name)
-                shared = access.open_to_others(site.vms)
-                _make(places.runtime.parent, 0o755 if shared else 0o700)
-                _make(places.runtime, 0o700)
-                _make(places.state, 0o700)
-                path = control or places.runtime.with_suffix(place.SUFFIX)
-                listener = place.listen_at(path, 0o666 if shared else 0o600)
+                for folder in (places.runtime, places.state):
+                    _make(folder.parent)
+                    _make(folder)
+                path = control or places.runtime.with_name(f"{site.name}{place.SUFFIX}")
+                listener = place.listen_at(path, 0o600)
                 stack.callback(listener.close)
                 with loading():
                     import vionet.fabric  # noqa: F401
@@ -119,12 +118,19 @@ def run_site(
             raise RunError((isinstance(error, OSError) and error.strerror) or str(error)) from error
 
 
-def _make(folder: Path, mode: int) -> None:
+def _make(folder: Path) -> None:
     try:
-        folder.mkdir(mode=mode, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         problem = f"cannot be made: {error.strerror}; set XDG_RUNTIME_DIR and XDG_STATE_HOME"
         raise RunError(f"{folder}: {problem}") from None
+
+
+def _open_to_owners(control: Path, shared: bool) -> None:
+    """Who owns a machine must reach the socket, and may do what `access` says; nobody else."""
+    control.chmod(0o666 if shared else 0o600)
+    if shared and control.parent == place.runtime_folder():
+        control.parent.chmod(0o755)  # what else is in it has modes of its own
 
 
 async def _serve(
@@ -166,16 +172,20 @@ async def _serve(
         descriptors = await keeper.take()
         descriptors.update({name: fd for name, fd in inherited.items() if name not in descriptors})
         taps = KeptTaps(places.runtime / "taps.json", keeper, systemd, descriptors)
-        live = LiveSite(file, places, lay_out_here(places), keeper, taps)
+
+        def became(site: Site) -> None:
+            _open_to_owners(listener.path, access.open_to_others(site.vms))
+
+        live = LiveSite(file, places, lay_out_here(places), keeper, taps, became)
+        machines = MachineRequests(live)
+        stack.push_async_callback(machines.close)  # what was begun ends with the machines
         stack.push_async_callback(lambda: live.close(leave=left.is_set()))
         await live.open(site)
-        machines = MachineRequests(live)
         fabrics = fabric_requests(lambda: live.lives, live.switches)
         control = Control(listener, {**fabrics, **machines.requests})
-        stack.push_async_callback(machines.close)
         stack.push_async_callback(control.close)
         await control.open()
-        systemd.watchdog(lambda: True)
+        systemd.watchdog(lambda: all(one.alive for one in live.lives.values()))
         stack.callback(systemd.close)
         log.info("ready", machines=len(live.machines), control=str(listener.path))
         systemd.ready()

@@ -78,6 +78,11 @@ class Fabric:
         """Begin to forward."""
         self._workers.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether all workers are."""
+        return self._workers.alive
+
     def stuck(self) -> str | None:
         """The name of the port that kept a worker waiting since the last call, now freed."""
         index = self._workers.stuck()

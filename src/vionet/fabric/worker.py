@@ -137,6 +137,11 @@ class Workers:
         for worker in self._all:
             worker.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether all are in their loops, or parked."""
+        return all(worker.alive for worker in self._all)
+
     def close(self) -> None:
         """End the threads; state stays as it is, every finished frame published."""
         with self.hold():
