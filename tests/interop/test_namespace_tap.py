@@ -7,36 +7,14 @@ import pytest
 
 from tests.interop.end import End
 from tests.interop.lab import Lab
-from tests.interop.peers.netns import Namespace
+from tests.interop.peers.inside import Inside
 from tests.interop.peers.process import Peer, until
 from tests.interop.peers.traffic import converse, no_bad_checksums, transfer
-from tests.unprivileged import UID, python, words
+from tests.unprivileged import UID, python
 from vionet.vm import holder
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
 TAP = "hntap0"
-
-
-class Inside(Namespace):
-    """The namespace that a holder keeps, entered as its user does."""
-
-    interface = TAP
-
-    def __init__(self, pid: int, folder: Path) -> None:
-        """It is there as long as process `pid`."""
-        self.name, self.folder, self.pid = f"inside-{pid}", folder, pid
-        self._jobs = []
-        self.python = python()[-1]
-
-    @property
-    def enter(self) -> list[str]:
-        """The words that the documentation has."""
-        return [*words(), *holder.enter_command(self.pid)]
-
-    def delete(self) -> None:
-        """Kill what still runs here; the namespace is the holder's."""
-        for child in self._jobs:
-            child.kill()
 
 
 @pytest.mark.parametrize("kind", ["switch", "wire"])
@@ -88,7 +66,7 @@ def test_user_without_rights(lab: Lab) -> None:
     held = Peer(words_of_holder, lab.folder / "holder.log")
     lab.stack.callback(held.kill)
     until(lambda: holder.ready(held.pid) or not held.running, 20, "holder")
-    place = Inside(held.pid, lab.folder)
+    place = Inside(held.pid, lab.folder, TAP)
     lab.stack.callback(place.delete)
     tap = f"tap:{TAP},netns={holder.network_namespace(held.pid)}"
     argv = ["-m", "vionet", "switch", "--control", f"{folder}/c", f"a=guest:{folder}/a.sock"]

@@ -1,0 +1,240 @@
+"""What is true of a site, step by step: each step asserts it of real machines and their host."""
+
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.interop.peers.process import until
+from tests.interop.peers.traffic import Transfer, converse, no_bad_checksums, transfer
+from tests.interop.site_cast import FORWARD, Cast
+from tests.interop.site_file import NAMES, mac
+from tests.interop.site_lab import taps
+from tests.interop.vm_lab import BUTTON
+from vionet.spec import virtio
+
+CHECKSUMS = {"VIRTIO_NET_F_CSUM", "VIRTIO_NET_F_GUEST_CSUM"}
+TSO = {f"VIRTIO_NET_F_{end}_TSO{family}" for end in ("HOST", "GUEST") for family in "46"}
+NO_DAD = "echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad ;"
+REACHED = "&& echo reached || echo not"
+RATE = 400_000  # bytes a second of a transfer that has to last
+
+
+class Story(Cast):
+    """One site from its file to its end."""
+
+    homely = "plain"  # whose transfer to the host lasts
+    n_taps = len(NAMES)
+
+    def negotiated(self) -> None:
+        """Checksums and segmentation with those that have them, on both sides, in both opinions;
+        with `plain` nothing."""
+        for name in NAMES:
+            for number in (0, 1):
+                port = self.site.port(f"{name}.{number}")
+                self.guests[name].interface = f"eth{number}"
+                kernel = {virtio.NAMES[bit] for bit in self.guests[name].features()}
+                wanted = set() if name == "plain" else CHECKSUMS | TSO
+                assert "attached" == port["state"]
+                assert wanted == set(port["features"]) & (CHECKSUMS | TSO)
+                assert wanted == kernel & (CHECKSUMS | TSO)
+                assert port["locked"]
+        uml = self.site.port("uml")
+        assert ("attached", mac("uml")) == (uml["state"], uml["mac"])
+        assert set(uml["features"]) >= CHECKSUMS | TSO
+
+    def talk_to_host(self, *names: str, size: int = 400_000) -> None:
+        """Bulk TCP and datagrams between machines and their host, both ways, both families; in the
+        ledger no payload was copied at the tap, and sums were finished for `plain` only."""
+        for name in names:
+            home = self.at_home(name)
+            converse(home.guest, home.gateway, size=size, largest=64)
+            ledgers = self.site.ledgers()
+            assert 0 == ledgers[f"{name}.0-host"]["payload_bytes_copied"]
+            assert (name == "plain") == (ledgers[f"{name}.0"]["csum_filled"] > 100), ledgers
+            elided = min(ledgers[port]["csum_elided"] for port in (f"{name}.0", f"{name}.0-host"))
+            assert (name == "plain") == (elided < 100), ledgers
+
+    def talk_on_switch(self, *pairs: tuple[str, str], size: int = 400_000) -> None:
+        """Bulk TCP and datagrams between machines on the switch."""
+        for one, other in pairs:
+            before = self.site.ledgers()
+            converse(self.on_switch(one), self.on_switch(other), size=size, largest=64)
+            after = self.site.ledgers()
+            for name in (one, other):
+                port = name if name == "uml" else f"{name}.1"
+                filled, elided = (
+                    after[port][key] - before[port][key] for key in ("csum_filled", "csum_elided")
+                )
+                if name == "plain":
+                    assert filled > 100 > elided
+                elif "plain" not in (one, other):
+                    assert elided > 100 > filled
+
+    def drops(self, port: str, reason: str) -> int:
+        """How many frames from or to this port were refused for this reason."""
+        return int(self.site.port(port)["drops"].get(reason, 0))
+
+    def kept_apart(self) -> None:
+        """Local interfaces do not reach each other, though the host would forward it; a machine
+        reaches nobody by another address than its own, and each try is counted."""
+        full, isc = self.guests["full"], self.guests["isc"]
+        assert ["1", "1"] == self.host.run(f"sysctl -n {' '.join(FORWARD)}").split()
+        self.refused("full.0", "kept_off", f"ping -c 1 -W 1 {self.address('isc')}")
+        self.refused("full.0", "kept_off", f"ping -6 -c 1 -W 1 {self.address6('isc')}")
+        tcp = f"nc -w 1 {self.address('isc')} 5201 </dev/null"
+        self.refused("full.0", "kept_off", tcp)
+        full.run("ip addr add 100.64.77.7/32 dev eth0")
+        ping = f"ping -c 1 -W 1 -I 100.64.77.7 {self.gateway('full')}"
+        self.refused("full.0", "source_ip_locked", ping)
+        full.run(f"{NO_DAD} ip -6 addr add fd00:bad::7/128 dev eth0")
+        ping = "ping -6 -c 1 -W 1 -I fd00:bad::7 fd00:64::1"
+        self.refused("full.0", "source_ip_locked", ping)
+        isc.run("ip link set eth1 address 52:54:00:00:00:99")
+        ping = "ping -c 1 -W 1 192.0.2.1"
+        self.refused("isc.1", "source_mac_locked", ping, guest="isc")
+        isc.run(f"ip link set eth1 address {mac('isc')}")
+        assert "reached" in isc.run(f"ping -c 1 -W 5 192.0.2.1 {REACHED}").split()
+
+    def refused(self, port: str, reason: str, command: str, guest: str = "full") -> None:
+        """`command` in the guest fails, and frames were dropped for that reason."""
+        before = self.drops(port, reason)
+        assert "not" in self.guests[guest].run(f"{command} {REACHED}").split()
+        assert before < self.drops(port, reason), (port, reason, command)
+
+    def not_apart(self) -> None:
+        """What was kept off reaches the other by way of the host, now that it may."""
+        ping = f"ping -c 1 -W 5 {self.address('isc')}"
+        assert "reached" in self.guests["full"].run(f"{ping} {REACHED}").split()
+        ping = f"ping -6 -c 1 -W 5 {self.address6('isc')}"
+        assert "reached" in self.guests["full"].run(f"{ping} {REACHED}").split()
+
+    def long_transfers(self, seconds: int) -> list[Transfer]:
+        """One on the switch, one to the host, which last; both under way."""
+        one, other = self.on_switch("full"), self.on_switch("isc")
+        size = seconds * RATE
+        before = self.site.ledgers()
+        found = [transfer(one, other, other.address4, size, rate=RATE, port=5301, timeout=90)]
+        home = self.at_home(self.homely)
+        there = home.gateway.address6
+        found.append(
+            transfer(home.guest, home.gateway, there, size, rate=RATE, port=5302, timeout=90)
+        )
+        wanted = {
+            name: before[name]["rx_bytes"] + RATE for name in ("isc.1", f"{self.homely}.0-host")
+        }
+
+        def under_way() -> bool:
+            now = self.site.ledgers()
+            return all(now[name]["rx_bytes"] > count for name, count in wanted.items())
+
+        until(under_way, 30, "transfers under way", 0.05)
+        return found
+
+    def killed(self) -> None:
+        """vionet dies and is started again in the middle of transfers, which go on; machines and
+        taps are the same.  User Mode Linux never comes back to a device whose socket closed."""
+        before, links = self.site.pids(), taps(self.host)
+        assert set(NAMES) == before.keys()
+        assert self.n_taps == len(links)
+        transfers = self.long_transfers(6)
+        uptimes = {name: self.guests[name].uptime() for name in NAMES}
+        self.site.kill_and_restart()
+        self.add_foreign()
+        assert (before, links) == (self.site.pids(), taps(self.host))
+        for name in NAMES:
+            self.guests[name].attach_again()
+        for one in transfers:
+            one.check(90)
+        for name in NAMES:
+            assert uptimes[name] < self.guests[name].uptime()
+        assert "waiting" == self.site.port("uml")["state"]
+        assert (
+            min(self.site.ledgers()[port]["tx_bytes"] for port in ("full.1", f"{self.homely}.0"))
+            > RATE
+        )
+        no_bad_checksums(*self.guests.values(), self.host)
+        self.uml.kill()
+        self.boot("uml")
+
+    def grows(self, reload: Callable[[], None]) -> None:
+        """A reload brings a machine, with all that belongs to it, and the others do not notice."""
+        before, links, ledgers = self.site.pids(), taps(self.host), self.site.ledgers()
+        transfers = self.long_transfers(5)
+        self.write(*NAMES, "late")
+        reload()
+        self.boot("late")
+        self.ask_addresses("late")
+        after = self.site.pids()
+        assert before.keys() | {"late"} == after.keys()
+        assert before == {name: after[name] for name in before}
+        assert links == {name: index for name, index in taps(self.host).items() if name in links}
+        assert len(links) + 1 == len(taps(self.host))
+        now = self.site.ledgers()
+        kept = ledgers.keys() - {"uml"}
+        assert all(ledgers[port]["tx_frames"] <= now[port]["tx_frames"] for port in kept)
+        for one in transfers:
+            one.check(90)
+
+    def by_signal(self) -> None:
+        """SIGHUP, and wait until it has been followed."""
+        since = len(self.site.log.read_text())
+        self.site.child.process.send_signal(signal.SIGHUP)
+        self.site.await_log("reloaded", since)
+
+    def by_command(self) -> None:
+        """`vionet reload`."""
+        assert {"new": ["late"], "restarted": [], "stopped": []} == self.site.reload()
+
+    def refuses(self, mistakes: str, *told: str) -> None:
+        """A file with mistakes is refused with all of them, and everything is as it was."""
+        before = taps(self.host), self.site.machines()
+        path = self.folder / self.file
+        good = path.read_text()
+        path.write_text(good + mistakes)
+        done = self.site.call("reload")
+        assert 1 == done.returncode
+        for line in (*told, "nothing changed"):
+            assert line in done.stderr
+        assert before == (taps(self.host), self.site.machines())
+        path.write_text(good)
+
+    def shrinks(self, **changes: Any) -> None:
+        """A reload takes `late` away, with its tap and its sockets."""
+        before, links = self.site.pids(), taps(self.host)
+        pid = before.pop("late")
+        self.guests["late"].start(BUTTON)
+        self.write(*NAMES, **changes)
+        assert {"new": [], "restarted": [], "stopped": ["late"]} == self.site.reload()
+        assert not Path(f"/proc/{pid}").exists()
+        assert before == self.site.pids()
+        assert len(links) - 1 == len(taps(self.host))
+        assert taps(self.host).items() < links.items()
+        assert [] == [*(self.site.runtime / "vionet" / self.site.name).glob("late*")]
+        self.guests.pop("late").kill()
+
+    def ends(self, *proper: str) -> None:
+        """SIGTERM ends everything: machines that listen to their button power off, others are
+        stopped by force; no process, socket, tap, or runtime folder is left."""
+        no_bad_checksums(*self.guests.values(), self.uml, self.host)
+        for name in proper:
+            self.guests[name].start(BUTTON)
+        pids = self.site.pids()
+        names = " ".join(self.site.processes().values())
+        assert names.count("qemu-system") == len(pids)
+        assert "keeper" in names, names
+        since = len(self.site.log.read_text())
+        self.uml.kill()
+        assert 0 == self.site.stop(), self.site.child.tail()
+        for guest in self.guests.values():
+            guest.kill()
+        log = self.site.log.read_text()[since:]
+        for name in pids:
+            reason = "power-off" if name in proper else "stopped by force"
+            assert re.search(rf"machine stopped +reason='?{reason}'? vm={name}", log), log
+        until(lambda: not self.site.processes(), 10, "end of all processes", 0.02)
+        assert {} == taps(self.host)
+        assert str(self.folder) not in self.place.run("cat /proc/net/unix")
+        assert [] == [*(self.site.runtime / "vionet").rglob("*")]
+        assert {"numbers.json"} < {path.name for path in self.site.state.iterdir()}
