@@ -8,6 +8,8 @@ one HTML comment that says what happens to it in the tests:
                                       must then exit 0 on SIGTERM
     <!-- not run: REASON -->          the reasons allowed are listed in tests/repo/test_docs.py
 
+Above a block of any kind, `<!-- file: NAME -->` writes it to that file.
+
 The blocks of one file run in order, in one scratch folder that is also their XDG_RUNTIME_DIR, with
 this environment's programs in PATH.  In a `console` block only the lines that begin with `$ ` are
 commands (`# ` as root).  PLACE is `shell`, or `checkout` to run in the repository, or the name of
@@ -21,6 +23,7 @@ from pathlib import Path
 
 from tests.tools import ROOT
 
+FILE = re.compile(r"^<!--\s*file:\s*([\w.-]+)\s*-->$")
 COMMENT = re.compile(r"^<!--\s*(run|not run):\s*(.*?)\s*-->$")
 FENCE = re.compile(r"^(`{3,})(\w*)\s*$")
 LANGUAGES = ("sh", "console")
@@ -72,9 +75,12 @@ def snippets(path: Path) -> list[Snippet]:
             number += 1
             continue
         end = lines.index(fence[1], number + 1)
-        if fence[2] in LANGUAGES:
-            script = commands(fence[2], lines[number + 1 : end])
-            found.append(_snippet(path, number + 1, script, before))
+        block = lines[number + 1 : end]
+        if file := FILE.match(before):
+            script = "\n".join([f"cat >{file[1]} <<'end of file'", *block, "end of file\n"])
+            found.append(Snippet(path, number + 1, script, "shell", False, ""))
+        elif fence[2] in LANGUAGES:
+            found.append(_snippet(path, number + 1, commands(fence[2], block), before))
         before = ""
         number = end + 1
     return found

@@ -34,7 +34,7 @@ def need_what_it_uses(snippet: Snippet) -> None:
     if any("guest-files" in text for text in texts):
         texts.append((folder / "guest-files").read_text())
         need_guest_kernel()
-    if any("nsenter" in text for text in texts):
+    if any("unshare --net sh" in text for text in texts):
         need_root()
     words = {word for text in texts for word in re.findall(r"[\w.-]+", text)}
     for tool in sorted(words & packages().keys()):
