@@ -1,13 +1,14 @@
 """The PORT grammar: what is understood, and that every mistake gets one line that helps."""
 
 from dataclasses import replace
-from ipaddress import ip_interface
+from ipaddress import ip_interface, ip_network
 from typing import Any
 
 import pytest
 
 from vionet.config import ConfigError, Kind, changed_port, option, parse_port
 from vionet.config.feature import check_dependencies, preset_of
+from vionet.config.port import can_follow
 from vionet.engine import layout
 from vionet.engine.status import Policy
 from vionet.spec import virtio
@@ -107,6 +108,30 @@ def test_interface_and_stream() -> None:
     assert (stream.kind, stream.where, stream.features) == (Kind.STREAM, "/run/p.sock", 0)
     assert (stream.mode, stream.group, stream.mtu) == (0o660, "kvm", 1500)
     assert parse_port("s", "stream:/run/p.sock,client").client
+
+
+def test_locked_to_ip_addresses() -> None:
+    """Addresses and networks of both versions, of every kind of port; `none` is none."""
+    lock = "mac=52:54:00:00:00:01,locked"
+    for where in ("guest:/a", "tap:t", "interface:e", "stream:/a"):
+        port = parse_port("a", f"{where},{lock},ip=192.0.2.1,ip=198.51.100.0/28,ip=fd00::/64")
+        assert [ip_network(n) for n in ("192.0.2.1", "198.51.100.0/28", "fd00::/64")] == [*port.ip]
+    assert () == parse_port("a", f"guest:/a,{lock},ip=none").ip
+    changed = changed_port(port, ["ip=192.0.2.9", "ip=fd00::9"])
+    assert replace(port, ip=(ip_network("192.0.2.9"), ip_network("fd00::9"))) == changed
+    assert replace(port, ip=()) == changed_port(port, ["ip=none"])
+    kept = replace(port, keep_off=(ip_network("100.64.0.0/10"),))
+    assert can_follow(port, kept) and can_follow(kept, port)
+    with pytest.raises(ConfigError, match="a local interface keeps its lock"):
+        changed_port(kept, ["ip=none"])
+
+
+def test_network_namespace_of_a_tap() -> None:
+    """A name or a path, of what the kernel has; a service is nothing that people write."""
+    assert "web" == parse_port("t", "tap:vio0,netns=web").netns
+    assert "/proc/7/ns/net" == parse_port("i", "interface:eth1,netns=/proc/7/ns/net").netns
+    with pytest.raises(ConfigError, match="service: no kind of port; use one of guest, tap, "):
+        parse_port("s", "service:/a")
 
 
 def test_tap_by_descriptor_needs_no_name() -> None:
@@ -238,6 +263,18 @@ def test_tap_offload_off() -> None:
         ("guest:/a,speed=10G", "not a number"),
         ("guest:/a,link=off", "link=off: neither; use up or down"),
         ("guest:/a,vlan=0", "from 1 to 4094"),
+        ("guest:/a,ip=192.0.2.1", "ip: the port is not locked; add locked and mac="),
+        ("guest:/a,ip=192.0.2.1/24", "not where the network begins; write 192.0.2.0/24"),
+        ("guest:/a,ip=localhost", "not an address; write it as 192.0.2.1 or fd00::1"),
+        ("guest:/a,ip=224.0.0.1", "not an address that a guest can have"),
+        ("guest:/a,ip=0.0.0.0/0", "not an address that a guest can have"),
+        ("guest:/a,ip=fe80::1%eth0", "not an address that a guest can have"),
+        ("guest:/a,mac=52:54:00:00:00:01,locked" + ",ip=192.0.2.1" * 5, "more than 4 of IPv4"),
+        ("guest:/a,netns=web", "an option of tap: and interface: ports"),
+        ("tap:t,netns=a/b", "no name of a network namespace; write one as in netns=web"),
+        ("tap:t,netns=..", "no name of a network namespace"),
+        ("tap:t,netns=/a\0b", "zero byte"),
+        ("tap:t,fd=5,netns=web", "netns: whoever opened fd sets the tap up"),
         ("guest:/a,vlan=4095", "from 1 to 4094"),
         ("guest:/a,vlan=10+20", "not a number"),
         ("guest:/a,trunk", "trunk needs a value"),
