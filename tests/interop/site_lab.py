@@ -40,9 +40,10 @@ class Machine(Console):
         self.python, self.endpoint_path = initramfs.PYTHON, "/endpoint.pyc"
 
     def attach_again(self) -> None:
-        """After the other end of the line was gone."""
+        """After the other end of the line was gone; what was said before comes again."""
         self.kill()
         self._open()
+        self.run("true", WAIT_S)
 
     def use(self, interface: str, address4: str, address6: str) -> None:
         """What traffic is by way of from now on."""
@@ -122,6 +123,10 @@ class Site(Vionet):
                         found[int(folder.name)] = b" ".join(words).decode(errors="replace")
         return found
 
+    def namespaces(self) -> set[str]:
+        """The network namespaces of its processes, but for that in which it was started."""
+        return held_namespaces(*self.processes()) - held_namespaces(self.pid)
+
     def stop(self) -> int:
         """SIGTERM; returns the exit status."""
         self.child.process.send_signal(signal.SIGTERM)
@@ -151,3 +156,12 @@ def taps(place: Namespace) -> dict[str, int]:
         for link in links
         if link.get("linkinfo", {}).get("info_kind") == "tun"
     }
+
+
+def held_namespaces(*pids: int) -> set[str]:
+    """The network namespaces that these processes hold, or that all do."""
+    found = set()
+    for folder in [Path(f"/proc/{pid}") for pid in pids] or Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            found.add(str((folder / "ns" / "net").readlink()))
+    return found

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.interop.peers.process import until
-from tests.interop.peers.traffic import Transfer, converse, no_bad_checksums, transfer
+from tests.interop.peers.traffic import Transfer, check_bulk, converse, no_bad_checksums, transfer
 from tests.interop.site_cast import FORWARD, Cast
 from tests.interop.site_file import NAMES, mac
-from tests.interop.site_lab import taps
+from tests.interop.site_lab import WAIT_S, held_namespaces, taps
 from tests.interop.vm_lab import BUTTON
 from vionet.spec import virtio
 
@@ -55,6 +55,17 @@ class Story(Cast):
             assert (name == "plain") == (ledgers[f"{name}.0"]["csum_filled"] > 100), ledgers
             elided = min(ledgers[port]["csum_elided"] for port in (f"{name}.0", f"{name}.0-host"))
             assert (name == "plain") == (elided < 100), ledgers
+
+    def talk_by_passt(self, name: str, *addresses: str, size: int = 400_000) -> None:
+        """Bulk TCP from a machine to servers of the host at these addresses, by way of passt."""
+        guest = self.at_home(name).guest
+        for address in addresses:
+            serving = self.place.start_endpoint(f"tcp-serve {address} 5201")
+            # This passt's refusals look like silence to a guest.
+            self.place.run("until ss -Hltn | grep -q :5201 ; do sleep 0.05 ; done")
+            sent = guest.endpoint(f"tcp-send {address} 5201 bytes={size}", WAIT_S)
+            check_bulk(size, sent, serving.results()[0], repeated=True)
+        no_bad_checksums(guest, self.place)
 
     def talk_on_switch(self, *pairs: tuple[str, str], size: int = 400_000) -> None:
         """Bulk TCP and datagrams between machines on the switch."""
@@ -204,7 +215,7 @@ class Story(Cast):
         """A reload takes `late` away, with its tap and its sockets."""
         before, links = self.site.pids(), taps(self.host)
         pid = before.pop("late")
-        self.guests["late"].start(BUTTON)
+        self.listen("late")
         self.write(*NAMES, **changes)
         assert {"new": [], "restarted": [], "stopped": ["late"]} == self.site.reload()
         assert not Path(f"/proc/{pid}").exists()
@@ -214,13 +225,19 @@ class Story(Cast):
         assert [] == [*(self.site.runtime / "vionet" / self.site.name).glob("late*")]
         self.guests.pop("late").kill()
 
+    def listen(self, name: str) -> None:
+        """Have a machine power off when its button is pressed."""
+        self.guests[name].start(BUTTON)
+        reader = "ls -l /proc/[0-9]*/fd 2>/dev/null | grep -q /dev/input/"
+        self.guests[name].run(f"until {reader} ; do usleep 20000 ; done")
+
     def ends(self, *proper: str) -> None:
         """SIGTERM ends everything: machines that listen to their button power off, others are
         stopped by force; no process, socket, tap, or runtime folder is left."""
         no_bad_checksums(*self.guests.values(), self.uml, self.host)
         for name in proper:
-            self.guests[name].start(BUTTON)
-        pids = self.site.pids()
+            self.listen(name)
+        pids, namespaces = self.site.pids(), self.site.namespaces()
         names = " ".join(self.site.processes().values())
         assert names.count("qemu-system") == len(pids)
         assert "keeper" in names, names
@@ -234,7 +251,8 @@ class Story(Cast):
             reason = "power-off" if name in proper else "stopped by force"
             assert re.search(rf"machine stopped +reason='?{reason}'? vm={name}", log), log
         until(lambda: not self.site.processes(), 10, "end of all processes", 0.02)
-        assert {} == taps(self.host)
+        assert {} == taps(self.place)
+        assert not namespaces & held_namespaces()
         assert str(self.folder) not in self.place.run("cat /proc/net/unix")
         assert [] == [*(self.site.runtime / "vionet").rglob("*")]
         assert {"numbers.json"} < {path.name for path in self.site.state.iterdir()}
