@@ -110,6 +110,7 @@ class SiteVm(Console):
             try:
                 return await asyncio.wait_for(question(client), 20)
             finally:
-                await client.disconnect()
+                with contextlib.suppress(EOFError):  # a QEMU that was told to quit may be faster
+                    await client.disconnect()
 
         return asyncio.run(asked())
