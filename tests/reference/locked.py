@@ -150,7 +150,7 @@ REFUSED = [
     ("source_ip_locked", "nobody's echo", v4(ICMP(), "0.0.0.0")),
     ("source_ip_locked", "nobody's tcp", v4(TCP(), "0.0.0.0")),
     ("source_ip_locked", "nobody asks oddly", v4(UDP(sport=69, dport=67) / Raw(b"x"), "0.0.0.0")),
-    ("source_ip_locked", "nobody sends elsewhere", v4(UDP(sport=68, dport=7) / Raw(b"x"), "0.0.0.0")),
+    ("source_ip_locked", "nobody sends", v4(UDP(sport=68, dport=7) / Raw(b"x"), "0.0.0.0")),
     ("source_ip_locked", "later fragment", v4(Raw(b"x" * 16), KEPT4, frag=4, proto=17)),
     ("source_ip_locked", "later, nobody", v4(Raw(b"x" * 16), "0.0.0.0", frag=4, proto=17)),
     ("source_ip_locked", "tagged", tagged(v4(DATA, KEPT4), 0x8100, 0x8100)),
