@@ -11,7 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Final, Self
 
 ENDING: Final = (signal.SIGTERM, signal.SIGINT)
@@ -22,17 +22,23 @@ class RunError(Exception):
 
 
 @contextmanager
-def foreground() -> Iterator[None]:
-    """Signals and limits of this process, outside of any loop."""
+def foreground(others: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
+    """Signals and limits of this process, outside of any loop; what `others` do there."""
     before = {number: signal.signal(number, _leave) for number in ENDING}
+    for number, action in others.items():
+        before[number] = signal.signal(number, _doing(action))
     # A guest of eight pairs holds some 40 descriptors, and 1024 are usual.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         yield
     finally:
-        for number, action in before.items():
-            signal.signal(number, action)
+        for number, former in before.items():
+            signal.signal(number, former)
+
+
+def _doing(action: Callable[[], None]) -> Callable[[int, FrameType | None], None]:
+    return lambda number, frame: action()
 
 
 def _leave(number: int, frame: object) -> None:

@@ -126,6 +126,8 @@ class MachineRequests:
                 return await work
             except SiteError as error:
                 raise RequestError(*error.problems) from None
+            except asyncio.CancelledError:
+                raise RequestError("given up: it was removed meanwhile, or vionet ends") from None
             except _REFUSED as error:
                 problem = (isinstance(error, OSError) and error.strerror) or str(error)
                 raise RequestError(problem) from None

@@ -33,7 +33,7 @@ def fabric_requests(lives: Lives, of_switches: Callable[[], list[str]]) -> Reque
         if named is not None:
             return _named(lives(), named)
         known = {one: live for live in lives().values() for one in live.plugs.live}
-        if port not in known:
+        if not isinstance(port, str) or port not in known:
             raise RequestError(f"{port}: no such port; {suggest(str(port), known)}")
         return known[port]
 

@@ -42,7 +42,7 @@ def run(
     called when all sockets accept connections.
     """
     systemd = Notify.from_environment()
-    with foreground():
+    with foreground({}):
         try:
             with ExitStack() as stack:
                 found = stack.enter_context(opened(config, open_port))

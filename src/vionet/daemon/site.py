@@ -28,12 +28,12 @@ from vionet.daemon.control import RequestError
 from vionet.daemon.defined import Defined
 from vionet.daemon.kept import KeptTaps
 from vionet.daemon.live import FabricError, Live
+from vionet.daemon.own_namespace import NAMESPACE, OwnNamespace
 from vionet.daemon.running import OPENING
 from vionet.site import across
 from vionet.site.layout import Layout, MachineLayout, SitePlaces
 from vionet.site.model import Site, SiteError, VmEntry
 from vionet.site.source import read_site
-from vionet.vm import holder
 from vionet.vm.command import qemu_command
 from vionet.vm.host import find
 from vionet.vm.image import prepare
@@ -43,11 +43,8 @@ from vionet.vm.model import VmError
 from vionet.vm.passt import PasstError, find_passt, passt_command, passt_user
 
 REFUSED: Final = (*OPENING, FabricError, KeeperError, PasstError, RequestError, VmError)
-HOLDER_S: Final = 10.0
 HOLDER_PAUSE_S: Final = 1.0
-# Names of the keeper's children that are not machines: those have no colon.
-NAMESPACE: Final = ":namespace"
-PASST: Final = ":passt."
+PASST: Final = ":passt."  # and the interface: a child of the keeper's; machines' have no colon
 LayOut = Callable[[Site, str | None], Layout]
 
 
@@ -98,10 +95,12 @@ class LiveSite:
         self._keeper, self._taps, self._became = keeper, taps, became
         self._site = Site(name=self.name)
         self._programs: dict[str, Supervised] = {}  # by their names at the keeper
-        self._namespace: str | None = None
+        log = places.runtime / "namespace.log"
+        self._namespace = OwnNamespace(keeper, log, self._make_namespace_anew)
         self._folders = {places.runtime}  # that are removed in the end
         self._ports: dict[str, PortConfig] = {}
         self._turn = asyncio.Lock()
+        self._closed = False
         self._defined = Defined(places.runtime / "defined.json")
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger("vionet.daemon").bind(site=self.name)
@@ -129,12 +128,14 @@ class LiveSite:
             site = await asyncio.to_thread(read_site, self._file)
         except SiteError as error:
             raise RequestError(*error.problems, "nothing changed") from None
+        except OSError as error:
+            raise RequestError(f"{self._file}: {error.strerror}; nothing changed") from None
         if site.name != self.name:
             raise RequestError(f"{self._file}: the site is {self.name}; restart to rename it")
         for warning in site.warnings:
             self._log.warning("in the file", warning=warning)
         async with self._turn:
-            change = await self._become(site)
+            change = await self._change_to(site)
         if change.refused or change.failed:
             raise RequestError(*change.refused, *change.failed, "all else was changed")
         return change.done
@@ -143,28 +144,40 @@ class LiveSite:
         """Have one more machine, not started; raises and leaves nothing behind."""
         name = entry.vm.name
         async with self._turn:
+            if self._closed:
+                raise RequestError(f"{name}: vionet ends")
             faults = [*across.faults(replace(self._site, vms=(*self._site.vms, entry)))]
             if faults:
                 raise RequestError(*(f"{name}: {problem}" for _, problem in faults))
-            self._defined.add(name, table, template)
-            change = await self._become(self._site)
-            if change.refused:
-                self._defined.forget(name)
-                await self._become(self._site)
-                raise RequestError(*change.refused)
+            try:
+                self._defined.add(name, table, template)
+                change = await self._change_to(self._site)
+                if change.refused:
+                    raise RequestError(*change.refused)
+            except (OSError, RequestError):
+                with suppress(RequestError):
+                    await self._forget(name)
+                raise
 
     async def forget(self, name: str) -> None:
-        """Undo that."""
+        """Undo that, unless it runs: somebody else has started it."""
         async with self._turn:
-            if name in self._defined:
-                self._defined.forget(name)
-                await self._become(self._site)
+            live = self.machines.get(name)
+            unused = not self._closed and (live is None or live.machine.over)
+            if name in self._defined and unused:
+                await self._forget(name)
+
+    async def _forget(self, name: str) -> None:
+        self._defined.forget(name)
+        await self._change_to(self._site)
 
     async def close(self, *, leave: bool) -> None:
         """End everything, or `leave` machines and programs to a successor."""
+        self._namespace.leave()
         for task in self._tasks:
             task.cancel()
         async with self._turn:
+            self._closed = True
             if leave:
                 for live in self.machines.values():
                     await live.machine.leave()
@@ -184,6 +197,18 @@ class LiveSite:
                 # Sockets are gone with who listened, and nothing here is for another life.
                 for folder in self._folders:
                     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def _change_to(self, site: Site) -> Change:
+        """`_become` where whoever asked is told what prevents it."""
+        if self._closed:
+            raise RequestError("vionet ends; nothing changed")
+        try:
+            return await self._become(site)
+        except SiteError as error:  # before anything was touched
+            raise RequestError(*error.problems, "nothing changed") from None
+        except REFUSED as error:
+            problem = (isinstance(error, OSError) and error.strerror) or str(error)
+            raise RequestError(problem) from None
 
     async def _become(self, site: Site) -> Change:
         """Go from what runs to `site`."""
@@ -217,41 +242,21 @@ class LiveSite:
         return Change(done, refused, failed)
 
     async def _laid_out(self, site: Site) -> Layout:
-        layout = self._lay_out(site, self._namespace)
-        if layout.wants_namespace and self._namespace is None:
-            self._namespace = await self._hold_namespace(forward=not site.local.isolated)
-            layout = self._lay_out(site, self._namespace)
+        layout, forward = self._lay_out(site, self._namespace.path), not site.local.isolated
+        if layout.wants_namespace and not self._namespace.fits(forward=forward):
+            await self._namespace.have(forward=forward)
+            layout = self._lay_out(site, self._namespace.path)
         return layout
 
-    async def _hold_namespace(self, *, forward: bool) -> str:
-        """A namespace of our own, made or found.  *returns* its path."""
-        log = self._places.runtime / "namespace.log"
-        argv = holder.holder_command(forward=forward)
-        child = self._keeper.children.get(NAMESPACE)
-        if child is not None and list(child.argv) != argv:
-            await end_child(self._keeper, NAMESPACE)
-            child = None
-        pid = child.pid if child else await self._keeper.spawn(NAMESPACE, argv, log)
-        async with asyncio.timeout(HOLDER_S):
-            while not holder.ready(pid):
-                if NAMESPACE not in self._keeper.children:
-                    said = log.read_text(errors="replace").strip().splitlines()
-                    raise RequestError(said[-1] if said else "the namespace's holder ended")
-                await asyncio.sleep(0.02)
-        enter = " ".join(holder.enter_command(pid))
-        self._log.info("hosts' ends are in a namespace of our own", enter=enter)
-        self._begin_task(self._make_namespace_anew())
-        return holder.network_namespace(pid)
-
     async def _make_namespace_anew(self) -> None:
-        """When its holder has died: the taps in it are nobody's any more."""
-        status = await self._keeper.ended(NAMESPACE)
-        self._log.error("the namespace's holder died, all in it is made anew", status=status)
         await asyncio.sleep(HOLDER_PAUSE_S)
         async with self._turn:
-            self._namespace = None
-            change = await self._become(self._site)
-        for problem in (*change.refused, *change.failed):
+            try:
+                change = await self._change_to(self._site)
+                problems = (*change.refused, *change.failed)
+            except RequestError as error:
+                problems = (str(error), "reload to try again")
+        for problem in problems:
             self._log.error("not made anew", problem=problem)
 
     def _begin_task(self, work: Coroutine[Any, Any, None]) -> None:
@@ -263,7 +268,7 @@ class LiveSite:
         """What a predecessor left and nobody wants any more."""
         wanted = {one.vm.name for one in layout.machines}
         wanted |= {f"{PASST}{one.name}" for one in layout.passts} | self._programs.keys()
-        if self._namespace is not None:
+        if self._namespace.path is not None:
             wanted.add(NAMESPACE)
         for name in self._keeper.children.keys() - wanted:
             self._log.warning("ended, nobody wants it any more", program=name)
@@ -346,9 +351,11 @@ class LiveSite:
         self.machines[one.vm.name] = LiveMachine(one.entry, one, ports, machine)
 
     async def _end_machine(self, live: LiveMachine) -> None:
-        with suppress(MachineError):
-            await live.machine.stop()
-        await live.machine.close()
+        machine = live.machine
+        with suppress(MachineError, TimeoutError):  # a stop that was asked for may take longer
+            async with asyncio.timeout(machine.vm.stop_timeout_s):
+                await machine.stop()
+        await machine.close()
 
     def _told(self, machine: Machine) -> None:
         """A machine without a file that has ended for good is gone, as vmd has it."""
@@ -357,7 +364,8 @@ class LiveSite:
 
     async def _forget_ended(self, machine: Machine) -> None:
         if machine.over and machine.reason is not None:
-            await self.forget(machine.vm.name)
+            with suppress(RequestError):  # so it is still there, and shown as it is
+                await self.forget(machine.vm.name)
 
     async def _each(self, works: Iterable[Awaitable[None]]) -> list[str]:
         """Do all at once, each to its end.  *returns* what was refused."""

@@ -12,11 +12,11 @@ that a predecessor had left are not ended by a successor that fails.
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -101,7 +101,8 @@ def run_site(
     `loading` surrounds the import of the engine; `ready` is called when all is set up.
     """
     systemd, inherited = Notify.from_environment(), notify.inherited()
-    with foreground():
+    early: list[None] = []  # wishes to read the file again, before there is anybody to do it
+    with foreground({signal.SIGHUP: lambda: early.append(None), signal.SIGUSR2: _leave_early}):
         try:
             with ExitStack() as stack:
                 places = folders(site.name)
@@ -113,9 +114,14 @@ def run_site(
                 stack.callback(listener.close)
                 with loading():
                     import vionet.fabric  # noqa: F401
-                asyncio.run(_serve(file, site, places, listener, systemd, inherited, ready))
+                serving = _serve(file, site, places, listener, systemd, inherited, early, ready)
+                asyncio.run(serving)
         except REFUSED as error:
             raise RunError((isinstance(error, OSError) and error.strerror) or str(error)) from error
+
+
+def _leave_early() -> None:
+    raise SystemExit(0)  # what a predecessor left is still with the keeper
 
 
 def _make(folder: Path) -> None:
@@ -140,20 +146,23 @@ async def _serve(
     listener: Listener,
     systemd: Notify,
     inherited: dict[str, int],
+    early: list[None],
     ready: Callable[[], None],
 ) -> None:
     log = structlog.get_logger("vionet.daemon").bind(site=site.name)
     loop = asyncio.get_running_loop()
-    left = asyncio.Event()  # to a successor
+    left, opened = asyncio.Event(), asyncio.Event()  # left to a successor
     reloads: set[asyncio.Task[None]] = set()
 
     async def reload() -> None:
+        await opened.wait()
         systemd.reloading()
         try:
             log.info("reloaded", **await live.reload())
         except RequestError as error:
             log.error("not reloaded", problems=str(error))
-        systemd.ready()
+        finally:
+            systemd.ready()
 
     def begin_reload() -> None:
         reloads.add(task := loop.create_task(reload()))
@@ -170,7 +179,11 @@ async def _serve(
             left.set()  # they are not ended by a successor that fails
         keeper.on_lost = lambda: ending.die("the keeper died, and all machines with it")
         descriptors = await keeper.take()
-        descriptors.update({name: fd for name, fd in inherited.items() if name not in descriptors})
+        for name, fd in inherited.items():
+            if name in descriptors:
+                os.close(fd)  # a second one of the same tap would keep it alive
+            else:
+                descriptors[name] = fd
         taps = KeptTaps(places.runtime / "taps.json", keeper, systemd, descriptors)
 
         def became(site: Site) -> None:
@@ -180,7 +193,9 @@ async def _serve(
         machines = MachineRequests(live)
         stack.push_async_callback(machines.close)  # what was begun ends with the machines
         stack.push_async_callback(lambda: live.close(leave=left.is_set()))
-        await live.open(site)
+        if not await _opens(live.open(site), ending, whole=left.is_set()):
+            log.info("ending", machines="before all were started")
+            return
         fabrics = fabric_requests(lambda: live.lives, live.switches)
         control = Control(listener, {**fabrics, **machines.requests})
         stack.push_async_callback(control.close)
@@ -191,8 +206,27 @@ async def _serve(
         systemd.ready()
         ready()
         left.clear()
+        opened.set()
+        for _ in early[:1]:
+            begin_reload()
         await ending.wait()
         systemd.stopping()
         log.info("ending", machines="left to a successor" if left.is_set() else "stopped")
         for task in reloads:
             task.cancel()
+
+
+async def _opens(opening: Coroutine[Any, Any, None], ending: Ending, *, whole: bool) -> bool:
+    """Whether it is open before it is told to end; `whole`: to its end all the same."""
+    loop = asyncio.get_running_loop()
+    task, ended = loop.create_task(opening), loop.create_task(ending.wait())
+    try:
+        waited = (task,) if whole else (task, ended)
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+        return task.done()
+    finally:
+        task.cancel()
+        ended.cancel()
+        await asyncio.gather(task, ended, return_exceptions=True)
