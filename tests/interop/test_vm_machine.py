@@ -15,6 +15,7 @@ from tests.interop.vm_lab import (
     BUTTON,
     FIRMWARE,
     LISTEN,
+    PANICS,
     TAKEN_OVER,
     WAIT_S,
     States,
@@ -303,6 +304,18 @@ async def test_qemu_that_was_taken_over(
     assert "it closed its monitor" == one.reason
     assert "disk error: " + "?[31m" * 60 in [line["event"] for line in lines]
     assert 10 < len(lines) < 100
+    await one.close()
+
+
+async def test_panic_without_end(run_dir: Path, keeper: Keeper) -> None:
+    """A QEMU that was taken over says of its guest that it panicked, a thousand times, and reads
+    nothing: it is told to quit once, and no work piles up."""
+    states = States()
+    argv = [sys.executable, "-ISc", LISTEN + PANICS, str(run_dir / "one.qmp")]
+    one = machine(run_dir, keeper, argv=argv, told=states)
+    await one.start()
+    await states.until(State.PAUSED)
+    assert len(asyncio.all_tasks()) < 50
     await one.close()
 
 

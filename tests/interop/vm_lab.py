@@ -30,12 +30,26 @@ BUTTON = (
 # Programs in QEMU's place, which wait for their first client.
 LISTEN = "import json,socket,sys;s=socket.socket(1);s.bind(sys.argv[1]);s.listen();c=s.accept()[0];"
 # Instead of QEMU: it answers twice, then it goes wild and stays.
-TAKEN_OVER = """
+_ANSWERS = """
 def say(*what):
     c.sendall(b"".join(json.dumps(one).encode() + b"\\n" for one in what))
 say({"QMP": {"version": {}, "capabilities": []}})
 for answer in ({}, {"running": True, "status": "running"}):
     say({"return": answer, "id": json.loads(c.recv(1000)).get("id")})
+"""
+PANICS = (
+    _ANSWERS
+    + """
+panics = [{"event": "GUEST_PANICKED", "data": {"action": "pause"}}] * 1000
+say(*panics)
+c.recv(1000)
+say(*panics, {"event": "STOP"})
+s.accept()
+"""
+)
+TAKEN_OVER = (
+    _ANSWERS
+    + """
 say({"event": "BLOCK_IO_ERROR", "data": {"action": "stop", "reason": "\\x1b[31m" * 5000}})
 say({"event": 5}, {"event": "STOP", "data": 7}, {"event": "RESET", "data": {"guest": [1]}})
 say({"event": "SHUTDOWN", "data": {"reason": {"a": 1}}}, {"event": "GUEST_PANICKED"})
@@ -46,6 +60,7 @@ try:
 finally:
     s.accept()
 """
+)
 
 
 def build_image(path: Path) -> Path:

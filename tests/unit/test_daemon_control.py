@@ -12,9 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from vionet.config import FabricConfig, PortConfig, parse_switch
-from vionet.daemon.control import CLIENTS_MAX, LINE_MAX, Control, ControlError, ask_status
+from vionet.daemon.control import (
+    CLIENTS_MAX,
+    LINE_MAX,
+    Control,
+    ControlError,
+    Requests,
+    ask_status,
+)
 from vionet.daemon.status import LivePort, status_document
 from vionet.engine.status import DROP_REASONS, LEDGER_KEYS
 from vionet.vhost_user.listener import Listener
@@ -206,6 +214,34 @@ async def test_wrong_requests_are_answered(run_dir: Path, request_line: bytes, s
         writer.write(b'{"version":1,"request":"status"}\n')
         assert "status" in await said(reader)
         writer.close()
+
+
+async def test_a_request_that_fails_is_answered(run_dir: Path) -> None:
+    """A mistake of ours in meeting a request is said and logged, a few times; the connection goes
+    on.  One whose answer is given up ends."""
+
+    def fails(request: Mapping[str, Any], peer: Any) -> dict[str, Any]:
+        raise TypeError("unhashable")
+
+    async def given_up() -> dict[str, Any]:
+        raise asyncio.CancelledError
+
+    requests: Requests = {"status": fails, "reload": lambda request, peer: given_up()}
+    control = Control(Listener(run_dir / "c", 0o600), requests)
+    await control.open()
+    try:
+        reader, writer = await connected(run_dir / "c")
+        with structlog.testing.capture_logs() as lines:
+            for _ in range(20):
+                writer.write(b'{"version":1,"request":"status"}\n')
+                answer = await said(reader)
+                assert "status: failed; the log of vionet says why" in answer["error"]
+        assert 5 == len(lines)
+        writer.write(b'{"version":1,"request":"reload"}\n')
+        assert await hung_up(reader)
+        writer.close()
+    finally:
+        await control.close()
 
 
 async def test_endless_line_is_cut(run_dir: Path) -> None:

@@ -60,6 +60,8 @@ def _read(file: Path) -> Site:
         site = read_site(file)
     except SiteError as error:
         _refuse(error)
+    except OSError as error:
+        raise Failure(f"{file}: {error.strerror}; give a file that can be read") from None
     for warning in site.warnings:
         click.echo(f"vionet: warning: {warning}", err=True)
     return site
@@ -74,10 +76,13 @@ def _refuse(error: SiteError) -> None:
 
 def _check(file: Path, site: Site) -> None:
     from vionet.daemon.up import folders, lay_out_here
+    from vionet.vhost_user.listener import SocketError
 
     try:
         layout = lay_out_here(folders(site.name), keep=False)(site, None)
     except SiteError as error:
         _refuse(error)
+    except SocketError as error:
+        raise Failure(str(error)) from None
     counts = {"machines": len(layout.machines), "switches": len(site.switches)}
     click.echo(f"{file}: " + ", ".join(f"{what} {count}" for what, count in counts.items()))

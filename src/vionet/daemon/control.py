@@ -27,7 +27,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
+
 from vionet.daemon.access import LEVELS, Level, Peer, peer_of
+from vionet.vhost_user.budget import Budget
 from vionet.vhost_user.listener import Listener
 
 VERSION: Final = 1
@@ -84,6 +87,8 @@ class Control:
         self._requests = requests
         self._idle_s = idle_s
         self._server: asyncio.Server | None = None
+        self._log = structlog.get_logger("vionet.daemon")
+        self._budget = Budget(5, 0.1)  # log lines
         # Insertion order is the order of arrival.
         self._clients: dict[asyncio.Task[None], _Client] = {}
 
@@ -154,6 +159,9 @@ class Control:
             writer.close()
         except (TimeoutError, asyncio.IncompleteReadError, OSError):
             writer.transport.abort()
+        except BaseException:  # or the connection would stay, and count nowhere
+            writer.transport.abort()
+            raise
 
     async def _reply(self, line: bytes, peer: Peer) -> tuple[str, Reply]:
         try:
@@ -175,6 +183,10 @@ class Control:
                 reply = await reply
         except RequestError as error:
             return name, _error(*error.problems)
+        except Exception:
+            if self._budget.take():
+                self._log.exception("a request failed, please report it", request=name)
+            return name, _error(f"{name}: failed; the log of vionet says why; please report it")
         if isinstance(reply, dict):
             reply = {"version": VERSION, "reply": name, **reply}
         return name, reply

@@ -3,9 +3,9 @@
 How it works: a tap that vionet made is gone with its last descriptor, and with it the host's
 addresses, routes and whatever talks through them.  So the keeper holds a duplicate of each, and
 systemd's descriptor store another where there is one.  A successor takes them back (`open_port`)
-if it wants the very same tap; the others are let go of first (`release`), and with the last
-descriptor the tap is gone: one of that name can be made anew.  What a descriptor cannot say is
-written beside it (`taps.json`).
+if it wants the very same tap and nobody has deleted it; the others are let go of first (`release`),
+and with the last descriptor the tap is gone: one of that name can be made anew.  What a descriptor
+cannot say is written beside it (`taps.json`).
 
 Invariants: after `keep` the holders hold exactly the taps that it was given.
 Trust: the runtime folder and both holders are ours alone.
@@ -22,7 +22,7 @@ from vionet.config import Kind, PortConfig
 from vionet.daemon.notify import Notify
 from vionet.daemon.plug import open_port
 from vionet.ports.interface import Interface
-from vionet.ports.tap import Tap, tap_from
+from vionet.ports.tap import Tap, TapError, tap_from
 from vionet.vm.keeping import Keeper
 
 Held = tuple[PortConfig, Tap]
@@ -47,7 +47,12 @@ class KeptTaps:
     def open_port(self, port: PortConfig) -> Tap | Interface:
         """Open a port's tap or interface, or go on with the tap that a predecessor had."""
         fd = self._fds.pop(port.name, None)
-        return open_port(port) if fd is None else tap_from(fd, self._known[port.name]["tap"])
+        if fd is not None:
+            try:
+                return tap_from(fd, self._known[port.name]["tap"])
+            except TapError:  # somebody deleted it meanwhile
+                self._held[port.name] = []  # what is held is of no use
+        return open_port(port)
 
     async def release(self, wanted: Iterable[PortConfig]) -> None:
         """Let go of all but these."""

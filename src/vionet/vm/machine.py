@@ -106,6 +106,7 @@ class Machine:
         self._monitor: Monitor | None = None
         self._again: asyncio.TimerHandle | None = None  # when it is started again
         self._stopping: asyncio.Task[None] | None = None
+        self._left = False  # somebody else's from now on
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -124,6 +125,8 @@ class Machine:
         """Start it; returns when it runs, raises when it does not."""
         if self.state not in _ENDED:
             raise self._unfit("started", "stop it first")
+        if self._left:
+            raise MachineError(f"{self.vm.name}: is being replaced or removed; try again")
         self._forget_restart()
         self._delay_s = self._backoff_s
         await asyncio.shield(self._begin(attended=True))
@@ -179,6 +182,7 @@ class Machine:
 
     async def leave(self) -> None:
         """Let go of it as it is; a running guest is the next vionet's to adopt."""
+        self._left = True
         self._forget_restart()
         for task in self._tasks:
             task.cancel()
@@ -367,8 +371,10 @@ class Machine:
                 self._to(State.PAUSED, self._run.trouble)
             case "RESUME" if self.state is State.PAUSED:
                 self._to(State.RUNNING)
-            case "GUEST_PANICKED" if data.get("action") == "pause":  # it does nothing any more
-                self._whole(self._try("quit"))
+            case "GUEST_PANICKED" if data.get("action") == "pause" and self._monitor is not None:
+                if not self._run.hung:  # else told already, whatever QEMU says again and again
+                    self._run.hung = True
+                    self._whole(self._try("quit"))
         if line and self._guest_lines.take():
             self._log.info(line)
 

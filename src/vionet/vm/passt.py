@@ -80,13 +80,20 @@ def socket_folder(site: str, user: int | None = None) -> Path:
     me = os.geteuid()
     owner = me if user is None else user
     path = Path(f"/tmp/vionet-{me}-{site}")  # noqa: S108 - whose it is is looked at
+    foreign = PasstError(f"{path}: belongs to somebody else, or to others too; remove it")
     try:
         with contextlib.suppress(FileExistsError):
             path.mkdir(_MODE)
-        found = path.lstat()
-        if found.st_mode != stat.S_IFDIR | _MODE or found.st_uid not in (me, owner):
-            raise PasstError(f"{path}: belongs to somebody else, or to others too; remove it")
-        os.chown(path, owner, -1)
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            found = os.fstat(folder)
+            if found.st_mode != stat.S_IFDIR | _MODE or found.st_uid not in (me, owner):
+                raise foreign
+            os.chown(folder, owner, -1)
+        finally:
+            os.close(folder)
+    except (NotADirectoryError, PermissionError):
+        raise foreign from None
     except OSError as error:
         raise PasstError(f"{path}: {error.strerror}; passt needs it for its sockets") from None
     return path

@@ -34,6 +34,7 @@ class Run:
         self.asked = False  # to stop
         self.over = asyncio.Event()
         self.hurry = asyncio.Event()  # over, or to be stopped by force
+        self.hung = False  # after a panic, and told to quit
         self.trouble: str | None = None  # what a pause or the end comes from
         self._began = time.monotonic()
         self._shutdown: str | None = None
@@ -77,7 +78,7 @@ class Run:
         if status < 0:
             with contextlib.suppress(ValueError):
                 return f"killed by {signal.Signals(-status).name}", True
-        said = _last_line(self._stderr, self._said_off)
+        said = last_line(self._stderr, self._said_off)
         return f"QEMU ended with status {status}{said and ': '}{said}", True
 
 
@@ -95,8 +96,8 @@ def _begin(path: Path, *, anew: bool) -> int:
     return 0
 
 
-def _last_line(path: Path, start_off: int) -> str:
-    """The last line after `start_off`."""
+def last_line(path: Path, start_off: int = 0) -> str:
+    """What a program said last, after `start_off`, safe for a log."""
     try:
         with path.open("rb") as file:
             file.seek(max(start_off, file.seek(0, os.SEEK_END) - _LINE_MAX))
