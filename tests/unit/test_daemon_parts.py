@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import structlog
 
 from vionet.daemon import child
 from vionet.daemon.child import Supervised
@@ -69,6 +70,19 @@ async def test_supervised_that_cannot_start(
     away.rename(path)
     await until(lambda: ":one" in keeper.children and keeper.children[":one"].pid != first)
     await program.stop()
+
+
+async def test_supervised_says_what_the_program_said(
+    keeper: Keeper, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Why a program ends again and again is in the log: its last words."""
+    monkeypatch.setattr(child, "FIRST_S", 0.02)
+    program = Supervised(keeper, ":one", ["sh", "-c", "echo no route; exit 3"], run_dir / "log")
+    with structlog.testing.capture_logs() as lines:
+        await program.start()
+        await until(lambda: lines)
+        await program.stop()
+    assert (3, "no route") == (lines[0]["status"], lines[0]["said"])
 
 
 def test_defined(run_dir: Path) -> None:

@@ -86,19 +86,34 @@ def listens(path: Path) -> bool:
         return client.connect_ex(str(path)) == 0
 
 
+def told(changes: dict[str, list[str]]) -> dict[str, list[str]]:
+    """What a reload did, without what it did not do."""
+    return {what: names for what, names in changes.items() if names}
+
+
+async def test_owner_of_a_machine_that_goes_on(runner: Runner) -> None:
+    """What is about a machine but not about its QEMU is told, and nothing is stopped for it."""
+    machine = f'{LAN}[vm.web]\nkernel = "/boot/none"\nenabled = false\n'
+    live = await runner.open(machine)
+    before = live.machines["web"].machine
+    assert {"changed": ["web"]} == told(await runner.reload(f'{machine}owner = "root"\n'))
+    assert before is live.machines["web"].machine
+
+
 async def test_from_one_file_to_another(runner: Runner, run_dir: Path) -> None:
     """Ports and switches come and go as the file says, those that stay are the same; in the end
     every socket is gone."""
     live = await runner.open(LAN + '[port.b]\nswitch = "lan"\nguest = "b.sock"\n')
     assert {"lan": {"a", "b"}} == runner.ports()
     a = live.lives["lan"].plugs.live["a"]
-    assert {"stopped": [], "restarted": [], "new": []} == await runner.reload(LAN + LAB)
+    assert {"ports_gone": ["b"], "ports_new": ["s"]} == told(await runner.reload(LAN + LAB))
     assert {"lan": {"a"}, "lab": {"s"}} == runner.ports()
     assert a is live.lives["lan"].plugs.live["a"]
     assert ["lan", "lab"] == live.switches()
     assert [True, False, True] == [listens(run_dir / f"{name}.sock") for name in "abs"]
     fabric = live.lives["lan"]
-    await runner.reload(LAN.replace("[switch.lan]", "[switch.lan]\nworkers = 2"))
+    done = await runner.reload(LAN.replace("[switch.lan]", "[switch.lan]\nworkers = 2"))
+    assert {"ports_gone": ["s"], "ports_changed": ["a"]} == told(done)
     assert {"lan": {"a"}} == runner.ports()
     assert fabric is not live.lives["lan"], "with other threads it is another fabric"
     await runner.close()
@@ -232,7 +247,7 @@ async def test_machine_without_a_file(runner: Runner, namespace: None) -> None:
         await live.define(vm_from_table("bad", table, None, Path("/")), table, None)
     assert {"lan": {"a"}} == runner.ports()
     assert {} == live.machines
-    assert {"stopped": [], "restarted": [], "new": []} == await runner.reload(LAN)
+    assert {} == told(await runner.reload(LAN))
 
 
 async def test_strangers_are_ended(runner: Runner) -> None:

@@ -267,5 +267,7 @@ def reload(control: Path | None, site: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"version": VERSION, "changes": changes}, indent=2))
         return
-    lines = [f"{what}: {', '.join(names)}" for what, names in changes.items() if names]
+    lines = [
+        f"{what.replace('_', ' ')}: {', '.join(names)}" for what, names in changes.items() if names
+    ]
     click.echo("\n".join(lines) or "nothing changed")

@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 
 from vionet.vm.keeping import Keeper, KeeperError
+from vionet.vm.run import last_line
 
 FIRST_S: Final = 1.0
 LAST_S: Final = 60.0
@@ -76,7 +77,8 @@ class Supervised:
             status = await self._keeper.ended(self.name)
             if loop.time() - began > CALM_S:
                 pause_s = FIRST_S
-            self._log.warning("it ended and is started again", status=status, in_s=pause_s)
+            said = {"said": text} if (text := last_line(self._output)) else {}
+            self._log.warning("it ended and is started again", status=status, in_s=pause_s, **said)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LAST_S)
             with contextlib.suppress(KeeperError):

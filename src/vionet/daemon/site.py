@@ -225,21 +225,35 @@ class LiveSite:
         for name in gone:
             del self.machines[name]
         await self._end_strangers(layout)
+        before = self._plugged()
         refused = await self._follow(layout)
+        after = self._plugged()
         self._site = site
         self._became(everything)
         self._ports = {port.name: port for config in layout.fabrics for port in config.ports}
-        for name, one in wanted.items():
-            if name in self.machines:
-                self._live_machine(one, self.machines[name].machine)
+        kept = sorted(self.machines.items())
+        changed = [name for name, live in kept if live.entry != wanted[name].entry]
+        for name, live in kept:
+            self._live_machine(wanted[name], live.machine)
         fresh = [one for name, one in wanted.items() if name not in self.machines]
         failed = await self._each(self._begin(one, again=one.vm.name in ran) for one in fresh)
         done = {
             "stopped": sorted(gone.keys() - wanted.keys()),
             "restarted": sorted(gone.keys() & wanted.keys()),
             "new": sorted(one.vm.name for one in fresh if one.vm.name not in gone),
+            "changed": changed,
+            "ports_gone": sorted(before.keys() - after.keys()),
+            "ports_new": sorted(after.keys() - before.keys()),
+            "ports_changed": sorted(
+                name for name in before if after.get(name, before[name]) != before[name]
+            ),
         }
         return Change(done, refused, failed)
+
+    def _plugged(self) -> dict[str, tuple[Live, PortConfig]]:
+        """The ports by name, and in which fabric."""
+        lives = self.lives.values()
+        return {port.name: (live, port) for live in lives for port in live.running.config.ports}
 
     async def _laid_out(self, site: Site) -> Layout:
         layout, forward = self._lay_out(site, self._namespace.path), not site.local.isolated
