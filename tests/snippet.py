@@ -7,6 +7,7 @@ one HTML comment that says what happens to it in the tests:
     <!-- run: PLACE, serves -->       started; must print `ready`, runs until the file's end, and
                                       must then exit 0 on SIGTERM
     <!-- not run: REASON -->          the reasons allowed are listed in tests/repo/test_docs.py
+    <!-- recorded: TERMINAL -->       played by tests/interop/test_session.py
 
 Above a block of any kind, `<!-- file: NAME -->` writes it to that file.
 
@@ -24,7 +25,7 @@ from pathlib import Path
 from tests.tools import ROOT
 
 FILE = re.compile(r"^<!--\s*file:\s*([\w.-]+)\s*-->$")
-COMMENT = re.compile(r"^<!--\s*(run|not run):\s*(.*?)\s*-->$")
+COMMENT = re.compile(r"^<!--\s*(run|not run|recorded):\s*(.*?)\s*-->$")
 FENCE = re.compile(r"^(`{3,})(\w*)\s*$")
 LANGUAGES = ("sh", "console")
 
@@ -90,6 +91,8 @@ def _snippet(path: Path, line: int, script: str, before: str) -> Snippet:
     comment = COMMENT.match(before)
     if comment is None:
         raise SnippetError(f"{path.relative_to(ROOT)}:{line}: write <!-- run: PLACE --> above it")
+    if comment[1] == "recorded":
+        return Snippet(path, line, script, "", False, "")
     if comment[1] == "not run":
         return Snippet(path, line, script, "", False, comment[2])
     place, _, rest = comment[2].partition(",")
