@@ -4,6 +4,7 @@ How it works: `Cast` runs one site in a namespace, which is its host, and boots 
 foreign guest; `on_switch` and `at_home` turn a guest's shell to one of its two networks.
 """
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Cast:
         self.lab, self.images, self.text = lab, images, text
         self.place = self.host = lab.namespace("site")  # where vionet runs, where its taps are
         self.folder = lab.folder
-        self.file = f"jsite.{suffix}"
+        self.file = f"lab{os.getpid()}.{suffix}"  # of the site's name, too
         self.guests: dict[str, Machine] = {}
 
     def write(self, *names: str, **changes: Any) -> str:
@@ -53,6 +54,9 @@ class Cast:
         self.site = Site(self.folder / self.file, self.folder, enter=words, **options)
         self.lab.stack.callback(self.site.kill)
         self.add_foreign()
+
+    def find_host(self) -> None:
+        """Where the host's ends are, after they may have moved."""
 
     def forward(self) -> None:
         """Have a host that forwards what it is given: who keeps guests apart must be vionet."""

@@ -79,11 +79,11 @@ class Site(Vionet):
         return subprocess.run(argv, capture_output=True, text=True, timeout=WAIT_S, check=False)
 
     def reload(self) -> dict[str, Any]:
-        """`vionet reload`; what changed."""
+        """`vionet reload`; what changed, without what did not."""
         done = self.call("reload", "--json")
         assert 0 == done.returncode, done.stderr
         changes: dict[str, Any] = json.loads(done.stdout)["changes"]
-        return changes
+        return {what: names for what, names in changes.items() if names}
 
     def machines(self) -> dict[str, dict[str, Any]]:
         """What runs, by name, as the control socket tells it."""
@@ -126,6 +126,14 @@ class Site(Vionet):
     def namespaces(self) -> set[str]:
         """The network namespaces of its processes, but for that in which it was started."""
         return held_namespaces(*self.processes()) - held_namespaces(self.pid)
+
+    def restart(self, with_signal: signal.Signals) -> None:
+        """End vionet by this signal, and start it again."""
+        self.child.process.send_signal(with_signal)
+        status = self.child.wait(WAIT_S)
+        assert status == (-with_signal if with_signal is signal.SIGKILL else 0)
+        self.child.kill()
+        self.child = self._start()
 
     def stop(self) -> int:
         """SIGTERM; returns the exit status."""

@@ -4,19 +4,19 @@ import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from tests.interop.peers.process import until
-from tests.interop.peers.traffic import Transfer, check_bulk, converse, no_bad_checksums, transfer
+from tests.interop.peers.traffic import Transfer, converse, no_bad_checksums, transfer
 from tests.interop.site_cast import FORWARD, Cast
 from tests.interop.site_file import NAMES, mac
-from tests.interop.site_lab import WAIT_S, held_namespaces, taps
+from tests.interop.site_lab import held_namespaces, taps
 from tests.interop.vm_lab import BUTTON
 from vionet.spec import virtio
 
 CHECKSUMS = {"VIRTIO_NET_F_CSUM", "VIRTIO_NET_F_GUEST_CSUM"}
 TSO = {f"VIRTIO_NET_F_{end}_TSO{family}" for end in ("HOST", "GUEST") for family in "46"}
 NO_DAD = "echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad ;"
+LATE_PORTS = ["late.0", "late.0-dhcp", "late.0-host", "late.1"]
 REACHED = "&& echo reached || echo not"
 RATE = 400_000  # bytes a second of a transfer that has to last
 
@@ -25,6 +25,7 @@ class Story(Cast):
     """One site from its file to its end."""
 
     homely = "plain"  # whose transfer to the host lasts
+    outside = ""  # what `plain` reaches by passt
     n_taps = len(NAMES)
 
     def negotiated(self) -> None:
@@ -58,14 +59,20 @@ class Story(Cast):
 
     def talk_by_passt(self, name: str, *addresses: str, size: int = 400_000) -> None:
         """Bulk TCP from a machine to servers of the host at these addresses, by way of passt."""
-        guest = self.at_home(name).guest
         for address in addresses:
-            serving = self.place.start_endpoint(f"tcp-serve {address} 5201")
-            # This passt's refusals look like silence to a guest.
-            self.place.run("until ss -Hltn | grep -q :5201 ; do sleep 0.05 ; done")
-            sent = guest.endpoint(f"tcp-send {address} 5201 bytes={size}", WAIT_S)
-            check_bulk(size, sent, serving.results()[0], repeated=True)
-        no_bad_checksums(guest, self.place)
+            self.transfer_by_passt(name, address, size).check()
+        no_bad_checksums(self.guests[name], self.place)
+
+    def transfer_by_passt(self, name: str, address: str, size: int, rate: int = 0) -> Transfer:
+        """One such transfer, under way."""
+        guest = self.at_home(name).guest
+        serving = self.place.start_endpoint(f"tcp-serve {address} 5303 timeout=90")
+        # This passt's refusals look like silence to a guest.
+        self.place.run("until ss -Hltn | grep -q :5303 ; do sleep 0.05 ; done")
+        sending = guest.start_endpoint(
+            f"tcp-send {address} 5303 bytes={size} rate={rate} timeout=90"
+        )
+        return Transfer(size, serving, sending, repeated=True)
 
     def talk_on_switch(self, *pairs: tuple[str, str], size: int = 400_000) -> None:
         """Bulk TCP and datagrams between machines on the switch."""
@@ -102,6 +109,11 @@ class Story(Cast):
         full.run(f"{NO_DAD} ip -6 addr add fd00:bad::7/128 dev eth0")
         ping = "ping -6 -c 1 -W 1 -I fd00:bad::7 fd00:64::1"
         self.refused("full.0", "source_ip_locked", ping)
+        self.uml.run("ip addr add 192.0.2.77/24 dev eth0")
+        before = self.drops("uml", "neighbour_locked")
+        ping = "ping -c 1 -W 1 -I 192.0.2.77 192.0.2.3"
+        assert "not" in self.uml.run(f"busybox {ping} {REACHED}").split()
+        assert before < self.drops("uml", "neighbour_locked"), "asking with another's address"
         isc.run("ip link set eth1 address 52:54:00:00:00:99")
         ping = "ping -c 1 -W 1 192.0.2.1"
         self.refused("isc.1", "source_mac_locked", ping, guest="isc")
@@ -114,8 +126,14 @@ class Story(Cast):
         assert "not" in self.guests[guest].run(f"{command} {REACHED}").split()
         assert before < self.drops(port, reason), (port, reason, command)
 
-    def not_apart(self) -> None:
-        """What was kept off reaches the other by way of the host, now that it may."""
+    def lets_near(self) -> None:
+        """What was kept off reaches the other by way of the host, once the file says that it may;
+        no machine is touched."""
+        before = self.site.pids()
+        self.write(*NAMES, isolated=False)
+        assert not {"new", "restarted", "stopped", "ports_gone"} & self.site.reload().keys()
+        self.find_host()
+        assert before == self.site.pids()
         ping = f"ping -c 1 -W 5 {self.address('isc')}"
         assert "reached" in self.guests["full"].run(f"{ping} {REACHED}").split()
         ping = f"ping -6 -c 1 -W 5 {self.address6('isc')}"
@@ -143,15 +161,18 @@ class Story(Cast):
         until(under_way, 30, "transfers under way", 0.05)
         return found
 
-    def killed(self) -> None:
-        """vionet dies and is started again in the middle of transfers, which go on; machines and
-        taps are the same.  User Mode Linux never comes back to a device whose socket closed."""
+    def restarts(self, with_signal: signal.Signals) -> None:
+        """vionet ends by this signal and is started again in the middle of transfers, which go on;
+        machines and taps are the same.  User Mode Linux never comes back to a device whose socket
+        closed: there a new guest takes the port."""
         before, links = self.site.pids(), taps(self.host)
         assert set(NAMES) == before.keys()
         assert self.n_taps == len(links)
         transfers = self.long_transfers(6)
+        if self.outside:
+            transfers.append(self.transfer_by_passt("plain", self.outside, 6 * RATE, RATE))
         uptimes = {name: self.guests[name].uptime() for name in NAMES}
-        self.site.kill_and_restart()
+        self.site.restart(with_signal)
         self.add_foreign()
         assert (before, links) == (self.site.pids(), taps(self.host))
         for name in NAMES:
@@ -192,11 +213,12 @@ class Story(Cast):
         """SIGHUP, and wait until it has been followed."""
         since = len(self.site.log.read_text())
         self.site.child.process.send_signal(signal.SIGHUP)
-        self.site.await_log("reloaded", since)
+        self.site.await_log("] reloaded", since)
 
     def by_command(self) -> None:
-        """`vionet reload`."""
-        assert {"new": ["late"], "restarted": [], "stopped": []} == self.site.reload()
+        """`vionet reload`; a port that was added by hand goes, because the file has it not."""
+        expected = {"new": ["late"], "ports_new": LATE_PORTS, "ports_gone": ["uml"]}
+        assert expected == self.site.reload()
 
     def refuses(self, mistakes: str, *told: str) -> None:
         """A file with mistakes is refused with all of them, and everything is as it was."""
@@ -211,13 +233,13 @@ class Story(Cast):
         assert before == (taps(self.host), self.site.machines())
         path.write_text(good)
 
-    def shrinks(self, **changes: Any) -> None:
+    def shrinks(self) -> None:
         """A reload takes `late` away, with its tap and its sockets."""
         before, links = self.site.pids(), taps(self.host)
         pid = before.pop("late")
         self.listen("late")
-        self.write(*NAMES, **changes)
-        assert {"new": [], "restarted": [], "stopped": ["late"]} == self.site.reload()
+        self.write(*NAMES)
+        assert {"stopped": ["late"], "ports_gone": LATE_PORTS} == self.site.reload()
         assert not Path(f"/proc/{pid}").exists()
         assert before == self.site.pids()
         assert len(links) - 1 == len(taps(self.host))

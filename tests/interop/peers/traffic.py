@@ -25,11 +25,12 @@ class Transfer:
     size: int
     serving: EndpointJob
     sending: EndpointJob
+    repeated: bool = False  # see `check_bulk`
 
     def check(self, timeout: float = 60) -> None:
         """Wait for the end; every byte has to have arrived."""
         (sent,), (received,) = self.sending.results(timeout), self.serving.results(timeout)
-        check_bulk(self.size, sent, received)
+        check_bulk(self.size, sent, received, repeated=self.repeated)
 
 
 def check_bulk(
