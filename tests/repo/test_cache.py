@@ -210,6 +210,20 @@ if missing:
     image.write()
 print(missing, twice(0), longest(made()), "numba" in sys.modules)
 """
+# Compiles one function more, and so gives the kernels other names.
+OTHER = """
+import numba
+numba.njit("int64(int64)")(lambda value: value)
+import vionet.engine.caller
+from vionet.jit import fault
+fault.install()
+"""
+BESIDE = f"""
+    import shutil, subprocess
+    for folder in image.CACHE_DIR.iterdir():
+        shutil.rmtree(folder)
+    subprocess.run([sys.executable, "-c", {OTHER!r}], check=True)
+    image.write()"""
 RECORD = """
 from typing import Annotated
 from vionet.jit.record import Ints, Record, allocate, record_type
@@ -245,6 +259,19 @@ def test_image_serves_kernels_without_the_compiler(package: Path, tmp_path: Path
     assert ["False", "2", largest, "False"] == imaged(package, tmp_path / "cache")
     callee.write_text(CALLEE.format(step=5) + RECORD)
     assert ["True", "10", largest, "True"] == imaged(package, tmp_path / "cache")
+
+
+def test_processes_that_compile_at_once(package: Path, tmp_path: Path) -> None:
+    """Where two processes fill an empty cache at once, no image is made of halves of both; the
+    next process makes a whole one."""
+    callee = package / "vionet" / "engine" / "callee.py"
+    callee.write_text(CALLEE.format(step=1) + RECORD)
+    expected = ["True", "2", str(1 << 40), "True"]
+    beside = IMAGED.replace("\n    image.write()", BESIDE)
+    done = python(beside, path=package, cache=tmp_path / "cache")
+    assert expected == done.stdout.split(), done.stderr
+    assert expected == imaged(package, tmp_path / "cache")
+    assert "False" == imaged(package, tmp_path / "cache")[0]
 
 
 def signed(data: bytes) -> bytes:

@@ -117,7 +117,8 @@ def write() -> None:
     found.append((CALLBACK, callback._wrapper_name, _code(callback, callback._sig)))
     objects, code = {}, b""
     for name, symbol, piece in found:
-        if piece is None:
+        # A process that compiled at the same time may have put its own into the cache.
+        if piece is None or symbol.encode() not in piece:
             return
         objects[name] = symbol, len(code), len(piece)
         code += piece
