@@ -70,3 +70,18 @@ def test_what_the_host_refuses_is_told_and_the_rest_follows() -> None:
     asyncio.run(asyncio.wait_for(lan.running.follow(config), 10))
     assert config == lan.running.config
     assert isinstance(lan.plugs.live["c"], StillPort)
+
+
+def test_a_change_that_is_refused_is_no_change() -> None:
+    """A port cannot take its new options: it keeps those that it had, the others follow, and the
+    next change begins from there."""
+    lan = Lan()
+    lan.ports["a"].refuses = True
+    config = parse_switch("lan", ["a=guest:/a,vlan=9", "c=guest:/c"])
+    with pytest.raises(RequestError, match="a: Operation not permitted; as it was"):
+        asyncio.run(asyncio.wait_for(lan.running.follow(config), 10))
+    assert [9, None] == [told.vlan for told in lan.ports["a"].changes]
+    assert [("a", None), ("c", None)] == [(one.name, one.vlan) for one in lan.running.config.ports]
+    lan.ports["a"].refuses = False
+    asyncio.run(asyncio.wait_for(lan.running.follow(config), 10))
+    assert config == lan.running.config

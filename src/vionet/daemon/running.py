@@ -74,10 +74,17 @@ class Running:
         async with self._turn:
             for port in self.config.ports:
                 new = wanted.get(port.name)
+                if new == port:
+                    continue
                 if new is not None and can_follow(port, new):
-                    if new != port:
+                    try:
                         self._live[port.name].change(new)
                         self._log.info("port changed", port=port.name)
+                    except OSError as error:
+                        refused.append(f"{port.name}: {error.strerror or error}; as it was")
+                        wanted[port.name] = port
+                        with contextlib.suppress(OSError):
+                            self._live[port.name].change(port)
                 else:
                     await self._plugs.remove(port.name)
                     self._log.info("port removed", port=port.name)
@@ -91,7 +98,7 @@ class Running:
                         refused.append(f"{port.name}: {error}")
             if config.reserved != self.config.reserved:
                 self._plugs.pass_reserved(config.reserved)
-            ports = tuple(port for port in config.ports if port.name in self._live)
+            ports = tuple(wanted[port.name] for port in config.ports if port.name in self._live)
             self.config = replace(config, ports=ports)
         if refused:
             raise RequestError("; ".join(refused))
