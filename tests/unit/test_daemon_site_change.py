@@ -250,6 +250,21 @@ async def test_machine_without_a_file(runner: Runner, namespace: None) -> None:
     assert {} == told(await runner.reload(LAN))
 
 
+async def test_machines_without_a_file_are_judged_together(runner: Runner) -> None:
+    """One more that has what another has already, which is in no file either, is refused."""
+    live = await runner.open(LAN)
+    table = {"kernel": "/boot/none", "interface": [{"switch": "lan", "mac": "52:54:00:00:00:01"}]}
+    await live.define(vm_from_table("one", table, None, Path("/")), table, None)
+    with pytest.raises(RequestError, match=r"two: .*52:54:00:00:00:01 is taken by vm\.one"):
+        await live.define(vm_from_table("two", table, None, Path("/")), table, None)
+    assert ["one"] == [*live.machines]
+    assert {"lan": {"a", "one.0"}} == runner.ports()
+    owner = f'[vm.web]\n{OFF}[[vm.web.interface]]\nswitch = "lan"\nmac = "52:54:00:00:00:01"\n'
+    changes = await runner.reload(LAN + owner)
+    assert (["one"], ["web"]) == (changes["stopped"], changes["new"]), "the file goes first"
+    assert {"lan": {"a", "web.0"}} == runner.ports()
+
+
 async def test_strangers_are_ended(runner: Runner) -> None:
     """What a predecessor left with the keeper, and no file wants, is ended."""
     keeper = await Keeper.reach(runner.places.runtime)

@@ -9,9 +9,11 @@ finds its QEMU running.
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vionet.site import across
 from vionet.site.model import Site, SiteError, VmEntry
 from vionet.site.toml_vm import vm_from_table
 
@@ -39,12 +41,17 @@ class Defined:
             self._write()
 
     def entries(self, site: Site) -> Iterator[VmEntry]:
-        """Those that can be beside the machines of `site`; a name of the file's is the file's."""
+        """Those that can be beside the machines of `site`, and each other; the file goes first."""
         bases = {entry.vm.name: entry for entry in site.vms}
         for name, one in self._known.items():
             if name not in bases and (one["template"] is None or one["template"] in bases):
                 with contextlib.suppress(SiteError):
-                    yield vm_from_table(name, one["table"], bases.get(one["template"]), Path("/"))
+                    base = bases.get(one["template"])
+                    entry = vm_from_table(name, one["table"], base, Path("/"))
+                    beside = replace(site, vms=(*site.vms, entry))
+                    if not any(across.faults(beside)):
+                        site = beside
+                        yield entry
 
     def _write(self) -> None:
         temporary = self._path.with_suffix(".new")

@@ -146,7 +146,8 @@ class LiveSite:
         async with self._turn:
             if self._closed:
                 raise RequestError(f"{name}: vionet ends")
-            faults = [*across.faults(replace(self._site, vms=(*self._site.vms, entry)))]
+            others = (*self._site.vms, *self._defined.entries(self._site))
+            faults = [*across.faults(replace(self._site, vms=(*others, entry)))]
             if faults:
                 raise RequestError(*(f"{name}: {problem}" for _, problem in faults))
             try:
