@@ -33,6 +33,7 @@ VARYING = (
 SUM = re.compile(r"\b[0-9a-f]{32}\b")
 LEAVE, INTERRUPT = "\x1d", "\x03"  # Ctrl-], Ctrl-C
 WAIT_S = 30
+READY_S = 120  # where the engine has to be compiled
 
 
 def same(page: str) -> list[str]:
@@ -78,7 +79,7 @@ def play(page: str, terminals: Mapping[str, Terminal], connected: Callable[[], N
             terminal.type(keys_of(typed))
         what, _, line = (block["until"] or "").partition(" ")
         if what == "until":
-            terminal.await_line(line, WAIT_S)
+            terminal.await_line(line, READY_S)
         elif what == "connected":
             terminal.await_line(lines[-1], WAIT_S)
             connected()

@@ -19,7 +19,8 @@ from tests.interop.peers.process import Peer, PeerError
 from tests.tools import need
 
 PROMPT = re.compile(r"^([\w-]*[$#>]) \Z", re.MULTILINE)
-ESCAPE = re.compile(r"\x1bc|\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\a|\r(?=\r*\n)")
+ESCAPE = re.compile(r"\x1bc|\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\a|\r+(?=\n)")
+REPLACED = re.compile(r"[^\n]*\r")  # by what comes behind it
 COLUMNS = 100
 
 
@@ -79,7 +80,7 @@ class Terminal:
     @property
     def text(self) -> str:
         """All that the screen has shown."""
-        return ESCAPE.sub("", self._raw.decode(errors="replace"))
+        return REPLACED.sub("", ESCAPE.sub("", self._raw.decode(errors="replace")))
 
     def type(self, keys: str) -> None:
         """Press keys."""
