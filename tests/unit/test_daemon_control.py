@@ -15,6 +15,7 @@ import pytest
 import structlog
 
 from vionet.config import FabricConfig, PortConfig, parse_switch
+from vionet.daemon.access import Peer
 from vionet.daemon.control import (
     CLIENTS_MAX,
     LINE_MAX,
@@ -289,6 +290,26 @@ async def test_many_clients_push_out_the_oldest(run_dir: Path) -> None:
             assert "status" in await said(reader)
         assert document() == await asyncio.to_thread(ask_status, run_dir / "c")
         assert await hung_up(clients[0][0])
+        for _, writer in clients:
+            writer.close()
+
+
+async def test_many_users_do_not_push_out_an_administrator(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has as many user numbers as there is room for clients pushes out only themselves."""
+    uids = iter([0, *range(5000, 5000 + CLIENTS_MAX)])
+    monkeypatch.setattr("vionet.daemon.control.peer_of", lambda _: Peer(1, next(uids), 1))
+    async with opened(run_dir / "c"):
+        clients = []
+        for _ in range(1 + CLIENTS_MAX):
+            clients.append(await connected(run_dir / "c"))
+            clients[-1][1].write(b'{"version":1,"request":"status"}\n')
+            await said(clients[-1][0])
+        assert await hung_up(clients[1][0])
+        reader, writer = clients[0]
+        writer.write(b'{"version":1,"request":"status"}\n')
+        assert "status" in await said(reader)
         for _, writer in clients:
             writer.close()
 

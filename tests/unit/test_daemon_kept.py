@@ -1,15 +1,18 @@
 """Taps that a successor finds at the keeper, in a network namespace of the test's own."""
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
+import structlog
 
 from vionet.config.port import parse_port
 from vionet.daemon.kept import KeptTaps
 from vionet.daemon.notify import Notify
 from vionet.ports import link
 from vionet.ports.tap import Tap
+from vionet.vm.keeper import DESCRIPTORS_MAX
 from vionet.vm.keeping import Keeper
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespace")]
@@ -65,4 +68,24 @@ async def test_one_that_was_deleted_is_made_anew(tmp_path: Path) -> None:
         assert link.exists("vk0")
         assert {"up"} == keeper.descriptors
     finally:
+        await keeper.end()
+
+
+async def test_a_keeper_that_is_full(tmp_path: Path) -> None:
+    """A tap that the keeper has no room for works all the same, and is named in the log."""
+    keeper = await Keeper.reach(tmp_path)
+    null = os.open(os.devnull, os.O_RDONLY)
+    try:
+        taps = KeptTaps(tmp_path / "taps.json", keeper, Notify(None), {})
+        for number in range(DESCRIPTORS_MAX):
+            await keeper.put(f"n{number}", null)
+        tap = taps.open_port(PORT)
+        assert isinstance(tap, Tap)
+        with structlog.testing.capture_logs() as lines:
+            await taps.keep({"up": (PORT, tap)})
+        assert ["tap not kept for a successor"] == [line["event"] for line in lines]
+        assert link.exists("vk0")
+        tap.close()
+    finally:
+        os.close(null)
         await keeper.end()

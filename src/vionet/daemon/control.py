@@ -10,7 +10,7 @@ type `Attached` the connection is a stream of bytes until either side ends it.
 Invariants: a line is at most `LINE_MAX` bytes; a connection has one answer in the making, so a
 client that does not read holds one answer and no more; a client that is silent or does not read
 for `IDLE_S` is dropped, but an answer may take its time; beyond `CLIENTS_MAX` clients the one goes
-that has been here longest among those of the user who has most.
+that has been here longest among those of the user who has most, an administrator's last.
 Trust: the socket's mode is its first guard and the kernel's word on who connected the second: what
 is not the peer's to ask (`access.LEVELS`) is not even looked at.  Nothing that a client sends or
 leaves out stalls the others.
@@ -125,7 +125,9 @@ class Control:
         task.add_done_callback(lambda done: self._clients.pop(done, None))
 
     def _push_out(self) -> None:
-        count = Counter(client.peer.uid for client in self._clients.values())
+        peers = [client.peer for client in self._clients.values()]
+        # One user may have thousands of user numbers (subuid), and so be everybody.
+        count = Counter(one.uid for one in [one for one in peers if not one.admin] or peers)
         ((most, _),) = count.most_common(1)
         for task, client in self._clients.items():
             if client.peer.uid == most:
@@ -239,6 +241,8 @@ def connected(
         except (FileNotFoundError, ConnectionRefusedError):
             problem = "nobody answers; is vionet running with this --control?"
             raise ControlError(path, problem, stale=True) from None
+        except EOFError:
+            raise ControlError(path, "it hung up without an answer; ask again") from None
         except TimeoutError:
             raise ControlError(path, f"no answer for {wait_s:.0f} s; is that vionet?") from None
         except OSError as error:
@@ -258,6 +262,8 @@ def _line(client: socket.socket) -> tuple[bytes, bytes]:
     received = bytearray()
     while b"\n" not in received:
         piece = client.recv(65536)
+        if not piece and not received:
+            raise EOFError
         if not piece or len(received) > ANSWER_MAX:
             raise ValueError("no complete line")
         received += piece

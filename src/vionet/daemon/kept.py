@@ -7,7 +7,7 @@ if it wants the very same tap and nobody has deleted it; the others are let go o
 and with the last descriptor the tap is gone: one of that name can be made anew.  What a descriptor
 cannot say is written beside it (`taps.json`).
 
-Invariants: after `keep` the holders hold exactly the taps that it was given.
+Invariants: after `keep` the holders hold the taps that it was given, as far as they have room.
 Trust: the runtime folder and both holders are ours alone.
 """
 
@@ -18,12 +18,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from vionet.config import Kind, PortConfig
 from vionet.daemon.notify import Notify
 from vionet.daemon.plug import open_port
 from vionet.ports.interface import Interface
 from vionet.ports.tap import Tap, TapError, tap_from
-from vionet.vm.keeping import Keeper
+from vionet.vm.keeping import Keeper, KeeperError
 
 Held = tuple[PortConfig, Tap]
 
@@ -36,6 +38,7 @@ class KeptTaps:
     ) -> None:
         """`inherited` descriptors are owned from now on; what they are is written at `path`."""
         self._path, self._keeper, self._systemd = path, keeper, systemd
+        self._log = structlog.get_logger("vionet.daemon")
         self._fds = dict(inherited)
         self._known: dict[str, Any] = {}
         with contextlib.suppress(OSError, ValueError):
@@ -67,7 +70,11 @@ class KeptTaps:
         await self.release(port for port, _ in made.values())
         for name, (port, tap) in made.items():
             if name not in self._held:
-                await self._keeper.put(name, tap.fd)
+                try:
+                    await self._keeper.put(name, tap.fd)
+                except KeeperError as error:  # it has too many
+                    self._log.warning("tap not kept for a successor", port=name, error=str(error))
+                    continue
                 self._systemd.store(name, tap.fd)
                 self._held[name] = _identity(port)
         known = {
