@@ -78,8 +78,9 @@ def test_no_back_end() -> None:
     assert 1 == result.output.count("\n")
 
 
-def test_back_end_that_dies(run_dir: Path) -> None:
+def test_back_end_that_dies(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that answers once and is gone: every rule still has an outcome, and says so."""
+    monkeypatch.setattr("vionet.check.runner.GRACE", 0.2)  # it will not come back
     path = run_dir / "dying.sock"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))

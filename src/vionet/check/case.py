@@ -171,7 +171,7 @@ class Lab:
         """
         self.hang_up(where)
         port = Port.open(self.paths[where], want | self.extra, timeout=self.timeout, **options)
-        port.where = where
+        port.where, port.patience = where, self.patience
         self.ports.append(port)
         return port
 

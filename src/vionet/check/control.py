@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from vionet.check.driver import PATIENCE, Broken, Port
+from vionet.check.driver import Broken, Port
 from vionet.check.ring import Piece, split_at
 
 OK: Final = 0
@@ -76,7 +76,6 @@ def ask(
     *,
     direct: int | None = None,
     room: int = 1,
-    patience: float = PATIENCE,
 ) -> Answer:
     """Put a command into the last ring and wait for its end; `Broken` if there is none.
 
@@ -98,9 +97,9 @@ def ask(
     ring.expose(head)
     ring.publish()
     port.kick(index)
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + port.patience
     if not port.wait(lambda: bool(ring.fresh), index, deadline):
-        raise Broken(f"command {data[:8].hex(' ')} was not answered within {patience:g} s")
+        raise Broken(f"command {data[:8].hex(' ')} was not answered within {port.patience:g} s")
     used = ring.take_one()
     if used.head != head:
         raise Broken(f"chain {used.head} came back for {head}")

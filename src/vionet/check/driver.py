@@ -109,6 +109,7 @@ class Port:
         self.features = 0
         self.may_kick: set[int] = set()  # rings whose kick descriptor is with the device
         self.where = 0  # which of the back-end's sockets
+        self.patience = PATIENCE  # with its control queue
         self.posted: dict[int, list[Piece]] = {}  # rx head -> its buffers
         self.loans: dict[int, Piece] = {}  # tx head -> its memory
         self._pool: dict[int, list[int]] = {}  # size class -> free pieces
