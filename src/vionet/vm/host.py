@@ -55,4 +55,5 @@ def find(vm: Vm) -> QemuHost:
     if not (vm.kernel or vm.firmware or firmware) and vm.arch in FIRMWARE:
         raise VmError(f"{vm.name}: no UEFI to boot with (Debian: qemu-efi-aarch64), or give kernel")
     accel = "tcg" if note or vm.accel == "tcg" else "kvm"
+    note = note and f"emulated, so slow, as KVM does not work: {note}"
     return QemuHost(program=program, accel=accel, version=found, firmware=firmware, note=note)
