@@ -49,9 +49,9 @@ def _leave(number: int, frame: object) -> None:
 class Ending:
     """What ends a running `name`, inside `async with`."""
 
-    def __init__(self, name: str, others: Mapping[signal.Signals, Callable[[], None]]) -> None:
-        """`others` are signals that do not end it, and what they do."""
-        self._name, self._others = name, others
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._others: set[signal.Signals] = set()  # that do not end it at once
         self._ended = asyncio.Event()
         self._deaths: list[str] = []
         self._loop = asyncio.get_running_loop()
@@ -60,8 +60,6 @@ class Ending:
         """Listen to signals, and for threads that die."""
         for number in ENDING:
             self._loop.add_signal_handler(number, self._end)
-        for number, action in self._others.items():
-            self._loop.add_signal_handler(number, action)
         threading.excepthook = self._died
         return self
 
@@ -81,6 +79,11 @@ class Ending:
     async def wait(self) -> None:
         """Until it is told to end."""
         await self._ended.wait()
+
+    def hear(self, number: signal.Signals, action: Callable[[], None]) -> None:
+        """Have a signal do something else, from now on."""
+        self._others.add(number)
+        self._loop.add_signal_handler(number, action)
 
     def end(self) -> None:
         """Tell it."""

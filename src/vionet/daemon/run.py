@@ -75,7 +75,7 @@ async def _serve(
     ready: Callable[[], None],
 ) -> None:
     log = structlog.get_logger("vionet.daemon").bind(fabric=config.name)
-    async with Ending(config.name, {}) as ending, AsyncExitStack() as stack:
+    async with Ending(config.name) as ending, AsyncExitStack() as stack:
         live = Live(config, listener.path.with_suffix(".rings"))
         await live.open(found)
         stack.push_async_callback(live.close)

@@ -15,6 +15,7 @@ import signal
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -139,6 +140,39 @@ def _open_to_owners(control: Path, shared: bool) -> None:
         control.parent.chmod(0o755)  # what else is in it has modes of its own
 
 
+class _Reloads:
+    """What SIGHUP asks for, from when the site is open."""
+
+    def __init__(self, live: LiveSite, systemd: Notify) -> None:
+        self._live, self._systemd = live, systemd
+        self._log = structlog.get_logger("vionet.daemon").bind(site=live.name)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self) -> None:
+        """Have one more."""
+        self._tasks.add(task := asyncio.get_running_loop().create_task(self._reload()))
+        task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        """Have no more."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def _reload(self) -> None:
+        self._systemd.reloading()
+        try:
+            self._log.info("reloaded", **await self._live.reload())
+        except RequestError as error:
+            self._log.error("not reloaded", problems=str(error))
+        finally:
+            self._systemd.ready()
+
+
+def _leave(left: asyncio.Event, ending: Ending) -> None:
+    left.set()
+    ending.end()
+
+
 async def _serve(
     file: Path,
     site: Site,
@@ -150,49 +184,19 @@ async def _serve(
     ready: Callable[[], None],
 ) -> None:
     log = structlog.get_logger("vionet.daemon").bind(site=site.name)
-    loop = asyncio.get_running_loop()
-    left, opened = asyncio.Event(), asyncio.Event()  # left to a successor
-    reloads: set[asyncio.Task[None]] = set()
+    left = asyncio.Event()  # to a successor
 
-    async def reload() -> None:
-        await opened.wait()
-        systemd.reloading()
-        try:
-            log.info("reloaded", **await live.reload())
-        except RequestError as error:
-            log.error("not reloaded", problems=str(error))
-        finally:
-            systemd.ready()
-
-    def begin_reload() -> None:
-        reloads.add(task := loop.create_task(reload()))
-        task.add_done_callback(reloads.discard)
-
-    def leave() -> None:
-        left.set()
-        ending.end()
-
-    signals = {signal.SIGHUP: begin_reload, signal.SIGUSR2: leave}
-    async with Ending(site.name, signals) as ending, AsyncExitStack() as stack:
+    async with Ending(site.name) as ending, AsyncExitStack() as stack:
+        ending.hear(signal.SIGUSR2, partial(_leave, left, ending))
         keeper = await Keeper.reach(places.runtime, LINGER_S)
         if keeper.children:
             left.set()  # they are not ended by a successor that fails
         keeper.on_lost = lambda: ending.die("the keeper died, and all machines with it")
-        descriptors = await keeper.take()
-        for name, fd in inherited.items():
-            if name in descriptors:
-                os.close(fd)  # a second one of the same tap would keep it alive
-            else:
-                descriptors[name] = fd
-        taps = KeptTaps(places.runtime / "taps.json", keeper, systemd, descriptors)
-
-        def became(site: Site) -> None:
-            _open_to_owners(listener.path, access.open_to_others(site.vms))
-
-        live = LiveSite(file, places, lay_out_here(places), keeper, taps, became)
-        machines = MachineRequests(live)
+        live = await _live(file, places, listener, systemd, keeper, inherited)
+        reloads, machines = _Reloads(live, systemd), MachineRequests(live)
         stack.push_async_callback(machines.close)  # what was begun ends with the machines
         stack.push_async_callback(lambda: live.close(leave=left.is_set()))
+        stack.callback(reloads.close)
         if not await _opens(live.open(site), ending, whole=left.is_set()):
             log.info("ending", machines="before all were started")
             return
@@ -206,14 +210,35 @@ async def _serve(
         systemd.ready()
         ready()
         left.clear()
-        opened.set()
+        ending.hear(signal.SIGHUP, reloads.begin)
         for _ in early[:1]:
-            begin_reload()
+            reloads.begin()
         await ending.wait()
         systemd.stopping()
         log.info("ending", machines="left to a successor" if left.is_set() else "stopped")
-        for task in reloads:
-            task.cancel()
+
+
+async def _live(
+    file: Path,
+    places: SitePlaces,
+    listener: Listener,
+    systemd: Notify,
+    keeper: Keeper,
+    inherited: dict[str, int],
+) -> LiveSite:
+    """The site before it is open, with the taps that a predecessor left."""
+    descriptors = await keeper.take()
+    for name, fd in inherited.items():
+        if name in descriptors:
+            os.close(fd)  # a second one of the same tap would keep it alive
+        else:
+            descriptors[name] = fd
+    taps = KeptTaps(places.runtime / "taps.json", keeper, systemd, descriptors)
+
+    def became(site: Site) -> None:
+        _open_to_owners(listener.path, access.open_to_others(site.vms))
+
+    return LiveSite(file, places, lay_out_here(places), keeper, taps, became)
 
 
 async def _opens(opening: Coroutine[Any, Any, None], ending: Ending, *, whole: bool) -> bool:
