@@ -1,8 +1,7 @@
 """Positions of packed rings that outlive the process: killed anywhere, resumed by another.
 
 In the interpreted lane a burst is ended at each of its lines in turn, which is what SIGKILL does;
-everything that another process would find (the guest's memory, the file) is then given to a new
-fabric.
+all that another process would find (the guest's memory, the file) is then given to a new fabric.
 """
 
 import ctypes
@@ -57,11 +56,11 @@ def killed_at(count: int, burst: Callable[[], int]) -> bool:
     sys.settrace(call)
     try:
         burst()
+        return False
     except Killed:
         return True
     finally:
         sys.settrace(before)
-    return False
 
 
 class Life:
