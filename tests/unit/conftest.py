@@ -1,14 +1,31 @@
-"""What several unit tests need."""
+"""What several unit tests need, and which of them one lane is enough for."""
 
 import ctypes
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests import tools
 
+HERE = Path(__file__).parent
 CLONE_NEWNET = 0x40000000
+# test_TOPIC*.py: the control plane, in which nothing is compiled and where coverage has no floor.
+# Where such a test starts a fabric, it is the one that people run.
+ONE_LANE = ("cli", "daemon", "holder", "namespace", "passt", "services", "site", "vm")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs in the compiled lane only."""
+    for item in items:
+        if item.path.is_relative_to(HERE) and one_lane(item.path.stem):
+            item.add_marker("one_lane")
+
+
+def one_lane(stem: str) -> bool:
+    """Whether a file of this name is about one of these topics."""
+    return stem.removeprefix("test_").startswith(ONE_LANE)
 
 
 @pytest.fixture
