@@ -127,3 +127,12 @@ def test_mistakes_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         read_site(Path("vionet.toml"))
     shown = PAGE.partition("<!-- mistakes -->\n```\n")[2].partition("```")[0]
     assert shown.splitlines() == list(caught.value.problems)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("name", ["empty.toml", "empty.conf", "empty"])
+def test_nothing_but_blank_lines(tmp_path: Path, name: str) -> None:
+    """They are read at once, whichever format they are in."""
+    file = tmp_path / name
+    file.write_text(" \n" * 60_000)
+    assert () == read_site(file).vms

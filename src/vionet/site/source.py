@@ -9,7 +9,7 @@ from vionet.site.model import Site, SiteError
 SOURCE_LEN_MAX: Final = 1 << 20
 # How a line of vm.conf may begin, and none of TOML.
 _VMCONF: Final = re.compile(
-    r'^\s*(include\s+"|(vm|switch)\s+["\w$]|local\s+(prefix|inet6)\b)', re.MULTILINE
+    r'^[ \t]*(include\s+"|(vm|switch)\s+["\w$]|local\s+(prefix|inet6)\b)', re.MULTILINE
 )
 
 
@@ -30,8 +30,7 @@ def read_site(path: Path) -> Site:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise SiteError([f"{path}:{line}: not UTF-8; write the file in UTF-8"]) from None
-    formats = {".toml": False, ".conf": True}
-    if formats.get(path.suffix, bool(_VMCONF.search(text))):
+    if path.suffix == ".conf" or (path.suffix != ".toml" and _VMCONF.search(text)):
         from vionet.site.vmconf import read_vmconf
 
         return read_vmconf(path, text)
