@@ -184,20 +184,19 @@ async def _serve(
     ready: Callable[[], None],
 ) -> None:
     log = structlog.get_logger("vionet.daemon").bind(site=site.name)
-    left = asyncio.Event()  # to a successor
+    left = asyncio.Event()  # to a successor, because of SIGUSR2
 
     async with Ending(site.name) as ending, AsyncExitStack() as stack:
         ending.hear(signal.SIGUSR2, partial(_leave, left, ending))
         keeper = await Keeper.reach(places.runtime, LINGER_S)
-        if keeper.children:
-            left.set()  # they are not ended by a successor that fails
+        found = bool(keeper.children)  # and until all is open not ours to end
         keeper.on_lost = lambda: ending.die("the keeper died, and all machines with it")
         live = await _live(file, places, listener, systemd, keeper, inherited)
         reloads, machines = _Reloads(live, systemd), MachineRequests(live)
         stack.push_async_callback(machines.close)  # what was begun ends with the machines
-        stack.push_async_callback(lambda: live.close(leave=left.is_set()))
+        stack.push_async_callback(lambda: live.close(leave=found or left.is_set()))
         stack.callback(reloads.close)
-        if not await _opens(live.open(site), ending, whole=left.is_set()):
+        if not await _opens(live.open(site), ending, whole=found):
             log.info("ending", machines="before all were started")
             return
         fabrics = fabric_requests(lambda: live.lives, live.switches)
@@ -209,7 +208,7 @@ async def _serve(
         log.info("ready", machines=len(live.machines), control=str(listener.path))
         systemd.ready()
         ready()
-        left.clear()
+        found = False
         ending.hear(signal.SIGHUP, reloads.begin)
         for _ in early[:1]:
             reloads.begin()
