@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-LOCK_TIMEOUT: Final = 5.0  # seconds; another process holds the lock for a few milliseconds
+LOCK_TIMEOUT: Final = 1.0  # seconds, in which nothing else is done; it is held for milliseconds
 PATH_MAX: Final = 107  # bytes, sockaddr_un
 
 
