@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 import vionet.fabric  # noqa: F401 - what it opens for life is not a leak of these tests
 from vionet.daemon.control import RequestError
 from vionet.daemon.kept import KeptTaps
 from vionet.daemon.notify import Notify
+from vionet.daemon.own_namespace import NAMESPACE
 from vionet.daemon.site import LiveSite
 from vionet.daemon.up import lay_out_here
 from vionet.site.layout import Layout, SitePlaces
@@ -124,5 +126,24 @@ def test_what_waits_while_it_ends_changes_nothing(tmp_path: Path) -> None:
                 await lab.define("late")
             await ending
             assert ["web"] == [*lab.live.machines]
+
+    run(work())
+
+
+@pytest.mark.root
+def test_whether_interfaces_reach_each_other_follows_the_file(tmp_path: Path) -> None:
+    """A namespace of our own forwards, or not, as the file says now; nobody takes the end of the
+    former one for a death."""
+
+    async def work() -> None:
+        async with running(tmp_path) as lab:
+            text = FILE.replace('"none"', '"namespace"')
+            with structlog.testing.capture_logs() as lines:
+                for isolated, mode in (("true", "hold"), ("false", "forward")):
+                    lab.file.write_text(text + f"[local]\nisolated = {isolated}\n")
+                    await lab.live.reload()
+                    children = lab.live._keeper.children
+                    assert mode == children[NAMESPACE].argv[-1]
+            assert [] == [line for line in lines if line["log_level"] == "error"]
 
     run(work())
