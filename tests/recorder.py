@@ -57,6 +57,7 @@ class Recorder:
         self.regions: tuple[MappedRegion, ...] = ()
         self.features = 0
         self.link_down = False
+        self.sent_away = 0
         self.control_kicked = False
         self.front_end: FrontEnd | None = None
         self.events: queue.Queue[tuple[str, str]] = queue.Queue()  # opened and closed

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.interop.lab import Lab
-from tests.interop.peers.process import PeerError
+from tests.interop.peers.process import PeerError, until
 from tests.interop.peers.traffic import converse, transfer
 
 MAC = "52:54:00:aa:bb:0c"
@@ -20,6 +20,25 @@ def test_guest_reads_mac_and_mtu_from_the_back_end(lab: Lab) -> None:
     assert [MAC, "1400"] == read
     assert "1" == a.run("cat /sys/class/net/eth0/carrier").strip()
     transfer(a, b, b.address4, 1_000_000).check()
+
+
+def test_qemu_starts_without_a_link(lab: Lab) -> None:
+    """QEMU does not come up before a back-end has served it; so one whose port has no link is
+    served until its driver starts.  The guest sees no carrier, and one when the link is up."""
+    vionet = lab.switch({"a": "link=down", "b": ""})
+    a, b = lab.qemu("a", reconnect=True), lab.uml("b")
+    for guest in (a, b):
+        guest.await_boot(60)
+    a.run("ip link set eth0 up")
+    carrier = "until [ $(cat /sys/class/net/eth0/carrier) = {} ]; do usleep 20000; done"
+    a.run(carrier.format(0))
+    until(lambda: 3 <= vionet.log.read_text().count("link is down"), 20, "it came again")
+    assert "0" == a.run("cat /sys/class/net/eth0/carrier").strip()
+    vionet.set("a", "link=up")
+    a.run(carrier.format(1))
+    for number, guest in enumerate((a, b), 1):
+        guest.configure(number)
+    transfer(a, b, b.address4, 100_000).check()
 
 
 def test_locked_guest_cannot_take_another_address(lab: Lab) -> None:

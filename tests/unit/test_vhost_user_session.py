@@ -285,11 +285,14 @@ def test_no_descriptor_is_ever_opened_by_a_session(ready: Peer) -> None:
 
 # --- the link and the configuration ---------------------------------------------------------------
 def test_a_front_end_that_cannot_read_the_link_has_to_go(peer: Peer) -> None:
-    """spec FE-09: while a person holds the link down only readers of the configuration may stay."""
+    """spec FE-09: while a person holds the link down only readers of the configuration may stay;
+    of the others one that was sent away before goes at once, as its guest would see a link."""
     config = 1 << vu.VHOST_USER_PROTOCOL_F_CONFIG
     peer.device.link_down = True
     peer.tell(Request.SET_FEATURES, vu.U64.pack(BIT_30))  # it reads it
     peer.tell(Request.SET_PROTOCOL_FEATURES, vu.U64.pack(PROTOCOL_FEATURES))
+    peer.tell(Request.SET_PROTOCOL_FEATURES, vu.U64.pack(PROTOCOL_FEATURES & ~config))
+    peer.session.sent_away = True
     with pytest.raises(TurnedAway, match="link is down"):
         peer.send(Request.SET_PROTOCOL_FEATURES, vu.U64.pack(PROTOCOL_FEATURES & ~config))
 

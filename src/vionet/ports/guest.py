@@ -85,6 +85,7 @@ class GuestPort(Plugged):
         self._options = options
         self._pairs = options.queues
         self._front_end: FrontEnd | None = None
+        self.sent_away = 0
         self._attached = False
         self._control = ControlServer(options.mac or 0)
         self._announcement = Announcement(self._ask_to_announce)

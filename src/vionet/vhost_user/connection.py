@@ -24,6 +24,7 @@ from vionet.vhost_user.device import Device
 from vionet.vhost_user.memory import MemoryMap
 from vionet.vhost_user.message import Decoder, Message, ProtocolError
 from vionet.vhost_user.session import Session, TurnedAway
+from vionet.vhost_user.sharing import peer_pid
 
 
 class Connection:
@@ -38,6 +39,8 @@ class Connection:
         self.device = device
         self.memory = MemoryMap()
         self.session = Session(device.offer(), self.memory, device)
+        self._pid = peer_pid(connection)
+        self.session.sent_away = self._pid == device.sent_away
         self.open = True
         self._ended = ended
         self._decoder = Decoder()
@@ -125,6 +128,8 @@ class Connection:
         if not self.open:
             return
         self.open = False
+        if self.device.link_down:
+            self.device.sent_away = self._pid
         try:
             self.device.closed(reason)
         finally:

@@ -47,12 +47,15 @@ class FrontEnd(Protocol):
 class Device(Protocol):
     """The data path of one port, seen from its back-end.  All calls come from one thread."""
 
+    sent_away: int  # the process whose session ended last for want of a link; its connections' own
+
     @property
     def link_down(self) -> bool:
         """A person has taken the link down.
 
         Only a front-end that reads the configuration can be told so; others lose their session,
-        and get none before the link is up again (spec FE-09).
+        and get none before the link is up again (spec FE-09).  The first one of a process lasts
+        until its driver starts.
         """
 
     def offer(self) -> Offer:

@@ -64,6 +64,7 @@ class Session:
         self.protocol_features: int | None = None  # None: not negotiated yet
         self.rings = [Ring() for _ in range(2 * offer.queue_pairs + 1)]  # and a control queue
         self.mtu = 0
+        self.sent_away = False  # for want of a link, once before
         self.config = bytearray(offer.config.ljust(vu.CONFIG_SIZE_MAX, b"\0"))
         self.backend_fd = -1
         # Disabled while they were ready.  A base for one means that its driver starts over, as User
@@ -161,11 +162,15 @@ class Session:
         if surplus := word & ~self.offer.protocol_features:
             raise Refusal(f"not offered: {', '.join(vu.protocol_names(surplus))}")
         self.protocol_features = word
-        self._need_link()
+        if self.sent_away:  # so it need not even try, and its guest sees no link meanwhile
+            self._need_link()
         return None
 
     def _need_link(self) -> None:
-        """A front-end to which a link is up as long as it is connected has to go."""
+        """A front-end to which a link is up as long as it is connected has to go.
+
+        Not before its driver starts, the first time: QEMU does not come up without one handshake.
+        """
         if self.device.link_down and not self.negotiated(vu.VHOST_USER_PROTOCOL_F_CONFIG):
             raise TurnedAway("the port's link is down")
 
