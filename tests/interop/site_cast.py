@@ -6,6 +6,7 @@ foreign guest; `on_switch` and `at_home` turn a guest's shell to one of its two 
 
 import os
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
@@ -13,6 +14,7 @@ from typing import Any
 
 from tests.interop.lab import Lab
 from tests.interop.peers.netns import Namespace
+from tests.interop.peers.process import PeerError
 from tests.interop.peers.uml import Uml
 from tests.interop.site_file import CLIENTS, NAMES, NUMBERS, PREFIX, PREFIX6, UML
 from tests.interop.site_image import Images
@@ -120,18 +122,25 @@ class Cast:
         gateway6 = str(self.network6(name).network_address + 1)
         return Home(guest, host_of(self.host, self.gateway(name), gateway6))
 
+    def await_address(self, guest: Machine, pattern: str) -> None:
+        """Wait until the guest has such an address on its local interface."""
+        deadline = time.monotonic() + WAIT_S
+        while not re.search(pattern, said := guest.run("ip addr show dev eth0")):
+            if time.monotonic() > deadline:
+                said += guest.run("cat /proc/net/snmp6 | grep Icmp6 ; dmesg | tail -20")
+                raise PeerError(f"{guest.name}: no {pattern!r}: {said}")
+            time.sleep(0.05)
+
     def ask_addresses(self, *names: str) -> None:
         """Each machine asks by its own client, and its kernel asks routers; all get their own."""
         for name in names:
             self.guests[name].run("ip link set eth0 up")
         for name in names:
             self.guests[name].start(CLIENTS[name].format(nic="eth0"))
-        wait = "{} ip addr show dev eth0 | grep -q '{}' ; do usleep 20000 ; done"
         for name in names:
             guest = self.guests[name]
-            guest.run(wait.format("until", f"inet {self.address(name)}/31 "), WAIT_S)
-            guest.run(wait.format("until", "inet6 .* scope global"), WAIT_S)
-            guest.run(wait.format("while", "tentative"), WAIT_S)
+            self.await_address(guest, rf"inet {re.escape(self.address(name))}/31 ")
+            self.await_address(guest, r"inet6 \S+/64 scope global dynamic")
             assert f"default via {self.gateway(name)} dev eth0" in guest.run("ip route")
             assert "default via fe80::1 dev eth0" in guest.run("ip -6 route")
             known = self.site.machines()[name]["interfaces"][0]["addresses"]

@@ -55,7 +55,7 @@ def toml(
         text += f"""
         [vm.{name}]
         instance = "base"
-        {"stop_timeout = 60" if name == "full" else ""}
+        {"stop_timeout = 30" if name == "full" else ""}
         [[vm.{name}.interface]]
         local = true
         uplink = "{(uplinks or {}).get(name, "auto")}"

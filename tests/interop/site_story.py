@@ -7,9 +7,10 @@ from pathlib import Path
 
 from tests.interop.peers.process import until
 from tests.interop.peers.traffic import Transfer, converse, no_bad_checksums, transfer
+from tests.interop.peers.uml import Uml
 from tests.interop.site_cast import FORWARD, Cast
 from tests.interop.site_file import NAMES, mac
-from tests.interop.site_lab import held_namespaces, taps
+from tests.interop.site_lab import Machine, held_namespaces, taps
 from tests.interop.vm_lab import BUTTON
 from vionet.spec import virtio
 
@@ -99,32 +100,30 @@ class Story(Cast):
         reaches nobody by another address than its own, and each try is counted."""
         full, isc = self.guests["full"], self.guests["isc"]
         assert ["1", "1"] == self.host.run(f"sysctl -n {' '.join(FORWARD)}").split()
-        self.refused("full.0", "kept_off", f"ping -c 1 -W 1 {self.address('isc')}")
-        self.refused("full.0", "kept_off", f"ping -6 -c 1 -W 1 {self.address6('isc')}")
-        tcp = f"nc -w 1 {self.address('isc')} 5201 </dev/null"
-        self.refused("full.0", "kept_off", tcp)
+        there, there6 = self.address("isc"), self.address6("isc")
+        tcp = f"nc -w 1 {there} 5201 </dev/null"
+        refused = [f"ping -c 1 -W 1 {there}", f"ping -6 -c 1 -W 1 {there6}", tcp]
+        self.refused(full, "full.0", "kept_off", *refused)
+        full.run(f"{NO_DAD} ip -6 addr add fd00:bad::7/128 dev eth0")
         full.run("ip addr add 100.64.77.7/32 dev eth0")
         ping = f"ping -c 1 -W 1 -I 100.64.77.7 {self.gateway('full')}"
-        self.refused("full.0", "source_ip_locked", ping)
-        full.run(f"{NO_DAD} ip -6 addr add fd00:bad::7/128 dev eth0")
-        ping = "ping -6 -c 1 -W 1 -I fd00:bad::7 fd00:64::1"
-        self.refused("full.0", "source_ip_locked", ping)
+        ping6 = "ping -6 -c 1 -W 1 -I fd00:bad::7 fd00:64::1"
+        self.refused(full, "full.0", "source_ip_locked", ping, ping6)
         self.uml.run("ip addr add 192.0.2.77/24 dev eth0")
-        before = self.drops("uml", "neighbour_locked")
-        ping = "ping -c 1 -W 1 -I 192.0.2.77 192.0.2.3"
-        assert "not" in self.uml.run(f"busybox {ping} {REACHED}").split()
-        assert before < self.drops("uml", "neighbour_locked"), "asking with another's address"
+        ping = "busybox ping -c 1 -W 1 -I 192.0.2.77 192.0.2.3"
+        self.refused(self.uml, "uml", "neighbour_locked", ping)
         isc.run("ip link set eth1 address 52:54:00:00:00:99")
-        ping = "ping -c 1 -W 1 192.0.2.1"
-        self.refused("isc.1", "source_mac_locked", ping, guest="isc")
+        self.refused(isc, "isc.1", "source_mac_locked", "ping -c 1 -W 1 192.0.2.1")
         isc.run(f"ip link set eth1 address {mac('isc')}")
         assert "reached" in isc.run(f"ping -c 1 -W 5 192.0.2.1 {REACHED}").split()
 
-    def refused(self, port: str, reason: str, command: str, guest: str = "full") -> None:
-        """`command` in the guest fails, and frames were dropped for that reason."""
+    def refused(self, guest: Machine | Uml, port: str, reason: str, *commands: str) -> None:
+        """Each of these, run at the same time, fails, and frames were dropped for that reason."""
         before = self.drops(port, reason)
-        assert "not" in self.guests[guest].run(f"{command} {REACHED}").split()
-        assert before < self.drops(port, reason), (port, reason, command)
+        line = "".join(f'({command} {REACHED}) & all="$all $!" ; ' for command in commands)
+        said = guest.run(f"all= ; {line} wait $all").split()
+        assert (0, len(commands)) == (said.count("reached"), said.count("not"))
+        assert before + len(commands) <= self.drops(port, reason)
 
     def lets_near(self) -> None:
         """What was kept off reaches the other by way of the host, once the file says that it may;
