@@ -220,7 +220,7 @@ async def test_owner_without_a_runtime_folder(run_dir: Path, inherited: bool) ->
         out, _ = await asyncio.wait_for(child.communicate(), WAIT_S)
         return child.returncode, out.decode()
 
-    async with serving(run_dir):
+    async with serving(run_dir) as (_, path):
         run_dir.chmod(0o755)
         status, out = await alice("vm", "list")
         assert 0 == status, out
@@ -232,6 +232,8 @@ async def test_owner_without_a_runtime_folder(run_dir: Path, inherited: bool) ->
         )
         status, out = await alice("reload")
         assert (1, True) == (status, "only root and the user who runs vionet" in out)
+        status, out = await alice("status", "--control", str(path))
+        assert (1, False) == (status, "version" in out), "it is refused, not of another version"
     status, out = await alice("vm", "list")
     assert (1, True) == (status, "Permission denied; ask as the user who started it" in out), out
     private.close()

@@ -54,7 +54,7 @@ def test_machine_has_what_its_table_says() -> None:
         arguments = ["-rtc", "base=utc"]
         enabled = false
         owner = "root:root"
-        allow_instance = ["memory", "disk"]
+        allow_instance = ["memory", "disk", "cpus"]
         instance_owner = ":0"
         """
     ).vms
@@ -77,7 +77,7 @@ def test_machine_has_what_its_table_says() -> None:
     assert (True, Restart.ON_FAILURE, 2.5) == (vm.agent, vm.restart, vm.stop_timeout_s)
     assert ("-rtc", "base=utc") == vm.arguments
     assert (False, Owner(user="root", group="root")) == (entry.enabled, entry.owner)
-    assert frozenset({"memory", "disk"}) == entry.allow_instance
+    assert frozenset({"memory", "disk", "cpus"}) == entry.allow_instance
     assert Owner(group="0") == entry.instance_owner
 
 

@@ -308,7 +308,7 @@ def test_local_interfaces_have_room() -> None:
         mistakes(text + nics)
     )
     text = text.replace('prefix = "192.0.2.0/29"', 'inet6 = "fd00::/63"')
-    assert ["1: local.prefix: 3 local interfaces, and addresses for 2; take a larger prefix"] == (
+    assert ["2: local.inet6: 3 local interfaces, and addresses for 2; take a larger prefix"] == (
         mistakes(text)
     )
 

@@ -204,8 +204,7 @@ def ask_status(path: Path) -> Answer:
     try:
         status = ask(path, "status").get("status")
     except RequestError as error:
-        problem = f"{error}; use the same version of vionet on both sides"
-        raise ControlError(path, problem) from None
+        raise ControlError(path, str(error)) from None
     if not isinstance(status, dict) or not isinstance(status.get("fabrics"), list):
         raise ControlError(path, "no status; use the same version of vionet on both sides")
     return status

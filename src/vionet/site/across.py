@@ -169,7 +169,8 @@ def _local_faults(site: Site) -> Iterator[Fault]:
     count, room = len(local_names(site)), local_room(site.local)
     if count > room:
         problem = f"{count} local interfaces, and addresses for {room}; take a larger prefix"
-        yield ("local", "prefix"), problem
+        key = "prefix" if room == local_room(replace(site.local, prefix6=None)) else "inet6"
+        yield ("local", key), problem
     for place, one in _interfaces(site):
         uplink = one.uplink or site.local.uplink
         for key, said in (("tap", one.tap), ("netns", one.rdomain), ("group", one.group)):

@@ -74,8 +74,8 @@ class VmEntry:
     interfaces: tuple[Interface, ...] = ()
     enabled: bool = True  # started by `up`
     owner: Owner | None = None
-    # What instances made of it by its owner may choose: boot, disk, memory, cdrom, interface,
-    # name, owner; None: nobody makes instances of it but who runs vionet.
+    # What instances made of it by its owner may choose: boot, disk, memory, cpus, cdrom,
+    # interface, name, owner; None: nobody makes instances of it but who runs vionet.
     allow_instance: frozenset[str] | None = None
     instance_owner: Owner | None = None  # who may make instances, where it is not the owner
 

@@ -46,7 +46,7 @@ from vionet.vm.model import Boot, Disk, Restart, Seed, Vm
 _HOST_NAME: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
 _SSH_KEY: Final = re.compile(r"(ssh|ecdsa|sk)-\S+ \S+.*")
 _PROPERTY: Final = re.compile(r"[\w.+-]+=.+")
-ALLOWED: Final = ("boot", "disk", "memory", "cdrom", "interface", "name", "owner")
+ALLOWED: Final = ("boot", "disk", "memory", "cpus", "cdrom", "interface", "name", "owner")
 _TEMPLATES_MAX: Final = 8  # in a row
 _SWITCH_ONLY: Final = ("vlan", "trunk", "isolated")
 _LOCAL_ONLY: Final = ("uplink", "tap", "netns", "group")
