@@ -18,7 +18,7 @@ def test_runtime_folder(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert Path("/run/vionet") == place.runtime_folder()
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(SocketError, match="give --control PATH"):
+    with pytest.raises(SocketError, match="set it to a folder of yours"):
         place.runtime_folder()
 
 

@@ -120,6 +120,19 @@ async def test_from_one_file_to_another(runner: Runner, run_dir: Path) -> None:
     assert [] == [*run_dir.rglob("*.sock")]
 
 
+async def test_what_the_host_refuses_is_told_before_machines_begin(runner: Runner) -> None:
+    """A port that cannot be had ends the start, and no machine has run, or has to be stopped, for
+    it; after a reload all else runs."""
+    refused = LAN + '[port.lo]\nswitch = "lan"\ntap = "lo"\n[vm.web]\nkernel = "/boot/none"\n'
+    with pytest.raises(RequestError, match="lo: tap:lo: exists"):
+        await runner.open(refused)
+    assert runner.live is not None
+    assert {} == runner.live.machines
+    with pytest.raises(RequestError, match="lo: tap:lo: exists"):
+        await runner.reload(refused)
+    assert ["web"] == [*runner.live.machines]
+
+
 async def test_mistakes_change_nothing(runner: Runner) -> None:
     """A file with mistakes is refused with all of them; also one of another name, or none."""
     live = await runner.open(LAN)

@@ -1,7 +1,8 @@
 """`vionet up`: everything that a file describes, in the foreground."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -48,9 +49,9 @@ def up(file: Path, check: bool, control: Path | None, **logging: Any) -> None:
     try:
         run_site(file, site, control=control, loading=engine_loaded, ready=say_ready)
     except SiteError as error:
-        _refuse(error)
+        _refuse(error.problems)
     except RunError as error:
-        raise Failure(str(error)) from None
+        _refuse(str(error).splitlines())
 
 
 def _read(file: Path) -> Site:
@@ -59,7 +60,7 @@ def _read(file: Path) -> Site:
     try:
         site = read_site(file)
     except SiteError as error:
-        _refuse(error)
+        _refuse(error.problems)
     except OSError as error:
         raise Failure(f"{file}: {error.strerror}; give a file that can be read") from None
     for warning in site.warnings:
@@ -67,8 +68,8 @@ def _read(file: Path) -> Site:
     return site
 
 
-def _refuse(error: SiteError) -> None:
-    *others, last = error.problems
+def _refuse(problems: Sequence[str]) -> NoReturn:
+    *others, last = problems
     for problem in others:
         click.echo(f"vionet: {problem}", err=True)
     raise Failure(last)
@@ -81,7 +82,7 @@ def _check(file: Path, site: Site) -> None:
     try:
         layout = lay_out_here(folders(site.name), keep=False)(site, None)
     except SiteError as error:
-        _refuse(error)
+        _refuse(error.problems)
     except SocketError as error:
         raise Failure(str(error)) from None
     counts = {"machines": len(layout.machines), "switches": len(site.switches)}

@@ -20,7 +20,7 @@ def runtime_folder() -> Path:
     if os.geteuid() == 0:
         return Path("/run/vionet")
     raise SocketError(
-        "XDG_RUNTIME_DIR is not set: where is the control socket? give --control PATH"
+        "XDG_RUNTIME_DIR is not set: where are the sockets? set it to a folder of yours"
     )
 
 

@@ -115,9 +115,7 @@ class LiveSite:
         Machines that cannot be started are logged, and may be started later.
         """
         async with self._turn:
-            change = await self._become(site)
-        if change.refused:
-            raise RequestError(*change.refused)
+            change = await self._become(site, whole=True)
         for problem in change.failed:
             self._log.error("machine not started", problem=problem)
 
@@ -211,8 +209,8 @@ class LiveSite:
             problem = (isinstance(error, OSError) and error.strerror) or str(error)
             raise RequestError(problem) from None
 
-    async def _become(self, site: Site) -> Change:
-        """Go from what runs to `site`."""
+    async def _become(self, site: Site, *, whole: bool = False) -> Change:
+        """Go from what runs to `site`; of a `whole` that is refused in part no machine begins."""
         everything = replace(site, vms=(*site.vms, *self._defined.entries(site)))
         layout = await self._laid_out(everything)
         wanted = {one.vm.name: one for one in layout.machines}
@@ -228,6 +226,8 @@ class LiveSite:
         await self._end_strangers(layout)
         before = self._plugged()
         refused = await self._follow(layout)
+        if refused and whole:
+            raise RequestError(*refused)
         after = self._plugged()
         self._site = site
         self._became(everything)
