@@ -27,8 +27,8 @@ def test_qemu_starts_without_a_link(lab: Lab) -> None:
     served until its driver starts.  The guest sees no carrier, and one when the link is up."""
     vionet = lab.switch({"a": "link=down", "b": ""})
     a, b = lab.qemu("a", reconnect=True), lab.uml("b")
-    for guest in (a, b):
-        guest.await_boot(60)
+    a.await_boot(60)
+    b.await_boot(60)
     a.run("ip link set eth0 up")
     carrier = "until [ $(cat /sys/class/net/eth0/carrier) = {} ]; do usleep 20000; done"
     a.run(carrier.format(0))
@@ -36,8 +36,8 @@ def test_qemu_starts_without_a_link(lab: Lab) -> None:
     assert "0" == a.run("cat /sys/class/net/eth0/carrier").strip()
     vionet.set("a", "link=up")
     a.run(carrier.format(1))
-    for number, guest in enumerate((a, b), 1):
-        guest.configure(number)
+    a.configure(1)
+    b.configure(2)
     transfer(a, b, b.address4, 100_000).check()
 
 
