@@ -42,6 +42,9 @@ while True:
         if len(frame) <= 1514:
             ends[end is ends[0]].send(frame)
 """
+PARTIAL_AND_LARGE = {
+    f"VIRTIO_NET_F_{side}" for side in ("CSUM", "GUEST_CSUM", "HOST_TSO4", "GUEST_TSO4")
+}
 
 
 @dataclass
@@ -109,8 +112,10 @@ def build(
         guest = own.uml(mine) if kind == "uml" else own.qemu(mine, {"host_mtu": str(inner)})
         hosts.append(Host(place, vionet, guest))
     lab.boot(*(host.guest for host in hosts))
-    for host in hosts:
+    for number, host in enumerate(hosts, 1):
         assert str(inner) == host.guest.run("cat /sys/class/net/eth0/mtu").strip()
+        for port in (f"guest{number}", "away"):
+            assert PARTIAL_AND_LARGE <= set(host.port(port)["features"])
     return hosts[0], hosts[1]
 
 

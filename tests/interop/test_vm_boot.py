@@ -108,6 +108,8 @@ def test_guest_boots_and_talks(lab: Lab, machine: str) -> None:
     lab.boot(guest, peer)
     assert MAC == guest.run("cat /sys/class/net/eth0/address").strip()
     assert 32 in guest.features(), "VIRTIO_F_VERSION_1"
+    agreed = set(vionet.ports()["a"]["features"])
+    assert {"VIRTIO_F_VERSION_1", "VIRTIO_NET_F_CSUM", "VIRTIO_NET_F_GUEST_CSUM"} <= agreed
     sizes = [int(guest.run(f"cat /sys/block/vd{letter}/size")) * 512 for letter in "abc"]
     assert [64 * MIB, 3 * MIB, guest.places.seed.stat().st_size] == sizes
     guest.run("echo hello >/dev/vdb && sync")

@@ -102,9 +102,7 @@ def refused(reason: str, data: bytes, header: NetHeader, features: int) -> None:
 def test_w71_each_reason_is_provoked_by_a_test() -> None:
     """No reason is only a word: some test outside this folder expects it by name."""
     texts = [
-        path.read_text()
-        for path in (ROOT / "tests").rglob("test_*.py")
-        if "stories" not in path.parts
+        path.read_text() for path in (ROOT / "tests").rglob("*.py") if "stories" not in path.parts
     ]
     words = set(re.findall(r'"([a-z0-9_]+)"', "\n".join(texts)))
     assert [] == [reason for reason in DROP_REASONS[1:] if reason not in words]
