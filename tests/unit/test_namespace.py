@@ -306,6 +306,19 @@ def test_interface_group_that_nobody_knows(netns: str) -> None:
         open_tap_in(netns, TAP, ifgroup="4711")
 
 
+def test_address_that_is_another_interfaces(netns: str) -> None:
+    """Two sites with one prefix: the second tap works alone, and the warning says why it does not.
+    Link-local addresses are every interface's own."""
+    both = [ip_interface(text) for text in ("192.0.2.8/31", "2001:db8::1/64", "fe80::1/64")]
+    first = open_tap_in(netns, TAP, address=both)
+    assert () == first.findings.warnings
+    second = open_tap_in(netns, f"{TAP}b", address=both)
+    assert ["192.0.2.8", "2001:db8::1"] == [text.split()[2] for text in second.findings.warnings]
+    assert all("address_taken: hn0b: " in text for text in second.findings.warnings)
+    first.close()
+    second.close()
+
+
 @pytest.mark.parametrize("text", ["", "-1", "4294967296", "no such group"])
 def test_groups_that_are_none(text: str) -> None:
     """Neither a number of 32 bits nor a known name."""

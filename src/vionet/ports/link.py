@@ -6,20 +6,23 @@ to change anything; raises OSError as the kernel does.
 """
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import socket
 import struct
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 from typing import Final
 
 IFNAMSIZ: Final = 16
 IFREQ_LEN: Final = 40
+ADDRESSES_MAX: Final = 4096  # of one host that are looked at
 IFF_UP: Final = 0x01
 IFF_RUNNING: Final = 0x40
 
 # linux/sockios.h
+_SIOCGIFCONF: Final = 0x8912
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCSIFFLAGS: Final = 0x8914
 _SIOCGIFMTU: Final = 0x8921
@@ -103,6 +106,20 @@ def _flags(name: str) -> int:
 def _ioctl(request: int, argument: bytes) -> bytes:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
         return fcntl.ioctl(probe, request, argument)
+
+
+def has_address(ip: IPv4Address | IPv6Address) -> bool:
+    """Whether an interface here has that address; link-local ones every interface may have."""
+    if ip.version == 4:
+        found = ctypes.create_string_buffer(IFREQ_LEN * ADDRESSES_MAX)
+        answer = _ioctl(_SIOCGIFCONF, struct.pack("@iP", len(found), ctypes.addressof(found)))
+        (size,) = struct.unpack_from("=i", answer)
+        # Each a `struct ifreq` with a `struct sockaddr_in`.
+        return any(found.raw[at + 20 : at + 24] == ip.packed for at in range(0, size, IFREQ_LEN))
+    with contextlib.suppress(FileNotFoundError):
+        lines = Path("/proc/thread-self/net/if_inet6").read_text().splitlines()
+        return not ip.is_link_local and any(line.startswith(ip.packed.hex()) for line in lines)
+    return False
 
 
 def add_address(name: str, address: IPv4Interface | IPv6Interface) -> None:

@@ -234,13 +234,17 @@ def _set_up(
         if group is not None:
             link.set_group(name, group)
         link.set_link_up(name)
+    taken = [one.ip for one in address if link.has_address(one.ip)]
     for one in address:
         with _explained(name, f"address={one} was refused"):
             link.add_address(name, one)
-    if ifgroup is None or group is not None:
-        return ()
-    mend = f"as root: echo '100 {ifgroup}' >>{link.GROUP_FILES[0]}, with a number that is free"
-    return (f"ifgroup_unknown: {name}: no interface group {ifgroup} on this host; {mend}",)
+    mend = "frames for it go out there; take another address, or prefix in [local]"
+    warnings = [f"address_taken: {name}: {ip} is another interface's too; {mend}" for ip in taken]
+    if ifgroup is not None and group is None:
+        mend = f"as root: echo '100 {ifgroup}' >>{link.GROUP_FILES[0]}, with a number that is free"
+        problem = f"no interface group {ifgroup} on this host; {mend}"
+        warnings.append(f"ifgroup_unknown: {name}: {problem}")
+    return tuple(warnings)
 
 
 @contextmanager
