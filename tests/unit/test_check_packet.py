@@ -62,6 +62,21 @@ def test_judge_knows_each_state(flow: Flow) -> None:
         assert [] == judge.objections(NetHeader(), frame.data)
 
 
+@pytest.mark.parametrize("flow", FLOWS, ids=str)
+def test_frame_whose_sums_are_equal_is_what_its_header_says(flow: Flow) -> None:
+    """A payload can be such that the finished sum is that of the pseudo-header: both are right."""
+    empty = flow.udp(bytes(2))
+    held = int.from_bytes(empty.data[empty.field : empty.field + 2], "big")
+    word = judge.ones_sum(held.to_bytes(2, "big"), ~empty.seed() & 0xFFFF)
+    frame = flow.udp(word.to_bytes(2, "big"))
+    header, partial = frame.partial()
+    assert partial == frame.data
+    assert [] == judge.objections(header, frame.data)
+    assert [] == judge.objections(NetHeader(), frame.data)
+    assert Sum.PARTIAL is judge.l4_sum(frame.data, partial=True)
+    assert Sum.COMPLETE is judge.l4_sum(frame.data)
+
+
 def test_judge_objects() -> None:
     """A partial sum without the flag, the flag on a complete sum, DATA_VALID on a bad one."""
     frame = FLOWS[0].udp(b"data")

@@ -122,8 +122,12 @@ def _parse_ipv6(frame: bytes, off: int, tags: int) -> Parsed:
     return Parsed(tags, ETHERTYPE_IPV6, off, end, l4_off, following, fragment, left, pseudo)
 
 
-def l4_sum(frame: bytes) -> Sum:
-    """What the outermost L4 checksum field of `frame` holds."""
+def l4_sum(frame: bytes, partial: bool = False) -> Sum:
+    """What the outermost L4 checksum field of `frame` holds.
+
+    Of 65536 frames one holds both sums, which are then equal: it is `partial` or not as its header
+    says.
+    """
     at = parse(frame)
     field = at.l4_off + at.csum_off
     if not at.csum_off or at.fragment or at.l3_end > len(frame) or field + 2 > at.l3_end:
@@ -132,6 +136,8 @@ def l4_sum(frame: bytes) -> Sum:
     if held == 0 and at.protocol == PROTOCOL_UDP:
         return Sum.ABSENT if at.ethertype == ETHERTYPE_IPV4 else Sum.BAD
     pseudo = ones_sum(at.pseudo)
+    if partial and held == pseudo:
+        return Sum.PARTIAL
     if ones_sum(frame[at.l4_off : at.l3_end], pseudo) == 0xFFFF:
         return Sum.COMPLETE
     return Sum.PARTIAL if held == pseudo else Sum.BAD
@@ -161,8 +167,9 @@ def finish(header: net.NetHeader, frame: bytes) -> bytes:
 def objections(header: net.NetHeader, frame: bytes) -> list[str]:
     """What is wrong with a delivered frame whatever was negotiated; empty if nothing is."""
     found = []
-    at, state = parse(frame), l4_sum(frame)
-    if header.flags & net.VIRTIO_NET_HDR_F_NEEDS_CSUM:
+    partial = bool(header.flags & net.VIRTIO_NET_HDR_F_NEEDS_CSUM)
+    at, state = parse(frame), l4_sum(frame, partial)
+    if partial:
         if header.csum_start + header.csum_offset + 2 > len(frame):
             found.append("csum_start + csum_offset beyond the frame")
         if at.fragment:
