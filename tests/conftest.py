@@ -25,6 +25,8 @@ MARK = "VIONET_TEST_SESSION"  # in the environment of every process that a sessi
 SPARED = ("/dev/null", "anon_inode:[eventpoll]", "/dev/urandom")
 failed = pytest.StashKey[bool]()
 _growth: dict[str, int] = {}
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # children are told to end by it
 
 
 @pytest.fixture(scope="session")
