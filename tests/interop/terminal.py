@@ -64,7 +64,8 @@ class Terminal:
         """Start bash and wait for its prompt."""
         self._keyboard, line = pty.openpty()
         os.set_blocking(self._keyboard, False)
-        settings = {"PS1": "$ ", "PS2": "> ", "TERM": "dumb", "COLUMNS": str(COLUMNS)}
+        settings = {"PS1": "$ ", "PS2": "> ", "TERM": "dumb"}
+        settings |= {"COLUMNS": str(COLUMNS), "LINES": "40"}  # with one alone some take 80 by 25
         argv = ["setsid", "-c", *host.enter, "bash", "--norc", "--noprofile", "--noediting"]
         environment = {**os.environ, **env, **settings}
         try:

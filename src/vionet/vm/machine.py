@@ -286,8 +286,12 @@ class Machine:
             raise
         self._monitor, self._run.attended = monitor, False
         self.console.look()
+        if self._run.going is not None:  # events may be faster than who waits for the answer
+            running = self._run.going
         if not self._run.asked:
             self._to(State.RUNNING if running else State.PAUSED)
+        if self._run.hung:
+            self._whole(self._try("quit"))
 
     async def _watch(self) -> None:
         """Until QEMU has ended."""
@@ -371,9 +375,11 @@ class Machine:
                 self._to(State.PAUSED, self._run.trouble)
             case "RESUME" if self.state is State.PAUSED:
                 self._to(State.RUNNING)
-            case "GUEST_PANICKED" if data.get("action") == "pause" and self._monitor is not None:
-                if not self._run.hung:  # else told already, whatever QEMU says again and again
-                    self._run.hung = True
+            case "STOP" | "RESUME" if self._monitor is None:
+                self._run.going = event == "RESUME"
+            case "GUEST_PANICKED" if data.get("action") == "pause" and not self._run.hung:
+                self._run.hung = True  # told once, whatever QEMU says again and again
+                if self._monitor is not None:
                     self._whole(self._try("quit"))
         if line and self._guest_lines.take():
             self._log.info(line)

@@ -34,7 +34,8 @@ class Run:
         self.asked = False  # to stop
         self.over = asyncio.Event()
         self.hurry = asyncio.Event()  # over, or to be stopped by force
-        self.hung = False  # after a panic, and told to quit
+        self.hung = False  # after a panic: to be told to quit, once
+        self.going: bool | None = None  # what the last event said of its processors
         self.trouble: str | None = None  # what a pause or the end comes from
         self._began = time.monotonic()
         self._shutdown: str | None = None

@@ -61,7 +61,7 @@ class Console(Shell):
             if not data:
                 what = f"{self.name} ended" if ready else f"{self.name}: {timeout:g} s are over"
                 error = ConsoleClosedError if ready else ProgramError
-                said = f"{self._pending[-1500:].decode(errors='replace')}{self.child.tail()}"
+                said = f"{self._pending[-4000:].decode(errors='replace')}{self.child.tail()}"
                 raise error(f"{what} before {marker!r}: {said}")
             with self._record.open("ab") as record:
                 record.write(data)

@@ -29,6 +29,6 @@ $b ip link set lo up
 $b stty -echo -icanon -opost 2>/dev/null
 echo "@@ready"
 while read -r line; do
-	eval "$line"
+	command eval "$line" # where a mistake, or no fork, would end a shell
 done
 $b poweroff -f
