@@ -209,11 +209,10 @@ class Lab:
         last = Broken("not tried")
         for _ in range(20):
             token = self.token()
+            if a.rings[1].room < 2:  # of a small ring: what is in it has to be taken
+                a.sent(self.patience)
+            a.send(self.flow(back=a.where == 1).bare(token.ljust(46, b"\0")))
             try:
-                a.reap()
-                if a.rings[1].room < 2:  # of a small ring, whose frames are still to be taken
-                    a.sent(self.patience)
-                a.send(self.flow(back=a.where == 1).bare(token.ljust(46, b"\0")))
                 b.collect(token, self.patience / 10)
                 a.sent(self.patience)
                 return a, b
