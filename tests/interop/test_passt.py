@@ -116,7 +116,7 @@ def test_guest_and_the_host(lab: Lab, place: Namespace) -> None:
     fetched = guest.run(f"busybox wget -q -O - http://{HOST}:8080/bulk | sha256sum", 60)
     assert hashlib.sha256(bulk).hexdigest() == fetched.split()[0]
     asked = f"timeout 3 busybox wget -q -O - http://{GATEWAY}:8080/bulk 2>&1 | wc -c"
-    assert "0" == guest.run(asked, 60).split()[0]  # the host's loopback is the host's own
+    assert "0" in guest.run(asked, 60).split()  # the host's loopback is the host's own
 
     serving = place.start_endpoint("udp-serve 127.0.0.53 53")
     asked_for = guest.endpoint(f"udp-send {GATEWAY} 53 largest=500", 60)
