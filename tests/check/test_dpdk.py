@@ -22,6 +22,8 @@ pytestmark = [
     pytest.mark.timeout(500),
 ]
 
+RACES = 8  # a fault that is a race (DS-12) is seen in more than half of the attempts
+
 
 class Switch:
     """A testpmd that can be started again."""
@@ -63,7 +65,11 @@ def failures(outcomes: list[Outcome]) -> dict[str, str]:
 def test_failures_are_the_known_ones(switch: Switch) -> None:
     """The tester finds every fault of the list, and no other that is there each time."""
     found = failures(run(switch.paths, revive=switch.start, timeout=10, patience=PATIENCE_S))
-    assert set() == KNOWN - found.keys()
+    missed = KNOWN - found.keys()
+    for _ in range(RACES):
+        if missed:
+            missed -= failures(run(switch.paths, list(missed), revive=switch.start)).keys()
+    assert set() == missed
     others = {rule_id: seen for rule_id, seen in found.items() if rule_id not in KNOWN}
     for _ in range(ATTEMPTS):
         if others:
