@@ -18,7 +18,7 @@ from vionet.daemon.status import VERSION
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 _START_S: Final = 90.0  # QEMU is given 60
 _STOP_S: Final = 620.0  # a wait is at most 600
-_FOLLOW_S: Final = 0.5
+_FOLLOW_S: Final = 0.5  # between looks at a log that has nothing new
 _NOT_TO_TERMINAL: Final = dict.fromkeys(
     [*range(9), *range(11, 13), *range(14, 32), *range(127, 160)]
 )

@@ -20,7 +20,6 @@ from vionet.vm.run import last_line
 FIRST_S: Final = 1.0
 LAST_S: Final = 60.0
 CALM_S: Final = 60.0  # who ran so long may be started at once again
-
 GRACE_S: Final = 5.0  # from SIGTERM to SIGKILL
 
 

@@ -49,7 +49,7 @@ def run(
                 config, listener = _take_control(config, control, named)
                 stack.callback(listener.close)
                 with loading():
-                    import vionet.fabric  # noqa: F401
+                    import vionet.fabric  # noqa: F401 - and with it the engine
                 asyncio.run(_serve(config, found, listener, systemd, ready))
         except (FabricError, InterfaceError, SocketError, TapError) as error:
             raise RunError(str(error)) from error

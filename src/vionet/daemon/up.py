@@ -114,7 +114,7 @@ def run_site(
                 listener = place.listen_at(path, 0o600)
                 stack.callback(listener.close)
                 with loading():
-                    import vionet.fabric  # noqa: F401
+                    import vionet.fabric  # noqa: F401 - and with it the engine
                 serving = _serve(file, site, places, listener, systemd, inherited, early, ready)
                 asyncio.run(serving)
         except REFUSED as error:

@@ -200,7 +200,7 @@ class _File:
         values = {head[0]: head[0]} if head != form.heads[-1] else {}
         inner = self._walk(form, values)
         self._check_end(block)
-        folder = Path(os.path.abspath(self._path)).parent  # noqa: PTH100
+        folder = Path(os.path.abspath(self._path)).parent  # noqa: PTH100 - links stay as written
         statement = Statement(form.key, place, values, inner, folder)
         if form.key == "include":
             yield from self._include(statement)
