@@ -35,6 +35,15 @@ async def end_child(keeper: Keeper, name: str) -> None:
             await keeper.ended(name)
 
 
+async def have_child(keeper: Keeper, name: str, argv: Sequence[str], log: Path) -> int:
+    """Have a child with this command line, found or started.  *returns* its process id."""
+    child = keeper.children.get(name)
+    if child is not None and list(child.argv) != list(argv):
+        await end_child(keeper, name)
+        child = None
+    return child.pid if child is not None else await keeper.spawn(name, argv, log)
+
+
 class Supervised:
     """One program under the keeper."""
 
@@ -45,11 +54,7 @@ class Supervised:
 
     async def start(self) -> int:
         """Have it run.  *returns* its process id."""
-        child = self._keeper.children.get(self.name)
-        if child is not None and list(child.argv) != self.argv:
-            await end_child(self._keeper, self.name)
-            child = None
-        pid = child.pid if child is not None else await self._spawn()
+        pid = await have_child(self._keeper, self.name, self.argv, self._output)
         self._task = asyncio.get_running_loop().create_task(self._watch())
         return pid
 
@@ -66,9 +71,6 @@ class Supervised:
         if self._task is not None:
             self._task.cancel()
 
-    async def _spawn(self) -> int:
-        return await self._keeper.spawn(self.name, self.argv, self._output)
-
     async def _watch(self) -> None:
         loop, pause_s = asyncio.get_running_loop(), FIRST_S
         while True:
@@ -81,4 +83,4 @@ class Supervised:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LAST_S)
             with contextlib.suppress(KeeperError):
-                await self._spawn()
+                await self._keeper.spawn(self.name, self.argv, self._output)

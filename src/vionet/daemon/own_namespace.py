@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from vionet.daemon.child import end_child
+from vionet.daemon.child import end_child, have_child
 from vionet.daemon.control import RequestError
 from vionet.vm import holder
 from vionet.vm.keeping import Keeper
@@ -43,11 +43,7 @@ class OwnNamespace:
         self.leave()
         self.path, self._forwards = None, forward
         argv, keeper = holder.holder_command(forward=forward), self._keeper
-        child = keeper.children.get(NAMESPACE)
-        if child is not None and list(child.argv) != argv:
-            await end_child(keeper, NAMESPACE)
-            child = None
-        pid = child.pid if child else await keeper.spawn(NAMESPACE, argv, self._output)
+        pid = await have_child(keeper, NAMESPACE, argv, self._output)
         try:
             async with asyncio.timeout(HOLDER_S):
                 while not holder.ready(pid):
