@@ -1,6 +1,7 @@
 """Every pair of kernels, offloads on and off at either end: every byte arrives, no sum is bad."""
 
 import itertools
+import time
 from typing import Any
 
 import pytest
@@ -60,6 +61,19 @@ def total(ports: dict[str, dict[str, Any]], key: str) -> int:
     return sum(int(port["ledger"][key]) for port in ports.values())
 
 
+def unbalanced(ports: dict[str, dict[str, Any]]) -> dict[str, tuple[int, int]]:
+    """Where what came in is not what went out or was dropped: each byte is copied once, and each
+    frame goes to the other port, whole or in segments."""
+    copied = total(ports, "header_bytes") + total(ports, "payload_bytes_copied")
+    dropped = sum(sum(port["drops"].values()) for port in ports.values())
+    made = total(ports, "segments") - total(ports, "gso_segmented")
+    sums = {
+        "bytes": (copied, total(ports, "rx_bytes")),
+        "frames": (total(ports, "tx_frames"), total(ports, "rx_frames") - made + dropped),
+    }
+    return {what: pair for what, pair in sums.items() if pair[0] != pair[1]}
+
+
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(("one", "other"), CASES)
 def test_w23_w34_pair(lab: Lab, one: str, other: str) -> None:
@@ -82,8 +96,7 @@ def test_w23_w34_pair(lab: Lab, one: str, other: str) -> None:
         if "csum" in ends[sender].features and not ends[receiver].takes_partial:
             assert 1000 < total(ports, "csum_filled"), f"{sender} left sums to finish"
     assert 0 == total(ports, "csum_bad")
-    copied = total(ports, "header_bytes") + total(ports, "payload_bytes_copied")
-    assert copied == total(ports, "rx_bytes"), "each byte is copied once"
-    dropped = sum(sum(port["drops"].values()) for port in ports.values())
-    made = total(ports, "segments") - total(ports, "gso_segmented")
-    assert total(ports, "tx_frames") == total(ports, "rx_frames") - made + dropped
+    deadline_s = time.monotonic() + 10
+    while unbalanced(ports) and time.monotonic() < deadline_s:  # a frame is under way
+        ports = vionet.ports()
+    assert {} == unbalanced(ports)

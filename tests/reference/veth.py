@@ -8,6 +8,7 @@ and segmentation fields that the kernel keeps with it.
 import select
 import socket
 import subprocess
+import time
 from dataclasses import replace
 
 from tests.reference.network import Network
@@ -38,6 +39,16 @@ def make_veth(mtu: int = 1500) -> None:
     call(f"ip link add {NEAR} mtu {mtu} type veth peer name {FAR} mtu {mtu}")
     for name in (NEAR, FAR):
         call(f"ip link set {name} up")
+    ready()
+
+
+def ready() -> None:
+    """Wait until both ends have a link: the kernel says so a moment after they are up, and drops
+    what is sent before."""
+    for name in (NEAR, FAR):
+        deadline_s = time.monotonic() + 10
+        while "state UP" not in call(f"ip -o link show {name}"):
+            assert time.monotonic() < deadline_s, f"{name} has no link after 10 s"
 
 
 class VethInterface:

@@ -12,7 +12,7 @@ import pytest
 from tests.reference.frame import BROADCAST, MACS, Frame, Layers
 from tests.reference.network import Network
 from tests.reference.plug import FULL, GUEST_GSO, HOST_GSO, NO_OPTIONS, Options
-from tests.reference.veth import EVERYTHING, NEAR, VethInterface, call, make_veth
+from tests.reference.veth import EVERYTHING, NEAR, VethInterface, call, make_veth, ready
 from vionet.engine.status import FabricKind
 from vionet.ports import interface as interface_module
 from vionet.ports import interface_port as port_module
@@ -224,6 +224,7 @@ def test_link_goes_down_comes_up_and_goes_away(plug: Plug) -> None:
         call(f"ip link set {NEAR} down")
         assert {"interface_error": 1} == refused()
         call(f"ip link set {NEAR} up")
+        ready()
         assert {"interface_error": 2} == refused()  # the socket says once that it was down
         passes()
         call(f"ip link delete {NEAR}")
