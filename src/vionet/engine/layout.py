@@ -33,6 +33,8 @@ BURST_SEGMENTS: Final = 128  # made in software, after which a burst ends: half 
 PATIENCE_NS: Final = 2_000_000  # a driver is waited for that has posted enough for a frame before
 FLOWS_MAX: Final = 1024  # slots of the table that keeps a flow on one queue, a power of two
 FILTER_MAX: Final = 64  # addresses in a driver's unicast or multicast filter
+CAPTURES_MAX: Final = 4  # at a time, of one fabric
+CODE_MAX: Final = 4096  # instructions of a capture's filter (the kernel's BPF_MAXINSNS)
 RULES_MAX: Final = 24  # networks that a port is locked to, kept off, or reaches all the same
 VLANS: Final = 4096
 SLOT_LEN: Final = HEAD_ROOM + HEAD_MAX  # of one head copy; an odd number of cache lines
@@ -44,6 +46,8 @@ EVENTS_MAX: Final = 64  # epoll events taken at once
 PACKET_LEN: Final = 65536 + 4096  # private buffer for one frame read from a tap
 IOV_MAX: Final = 1024  # Linux UIO_MAXIOV
 
+TALK_FRAMES, TALK_BYTES, TALK_ELIDED, TALK_COMPUTED = range(4)  # what passed from port to port
+TALK_LEN: Final = 4
 LEDGER_LEN: Final = len(LEDGER_KEYS)
 DROPS_LEN: Final = len(DROP_REASONS)
 # Each lock has a cache line.
@@ -111,6 +115,7 @@ class Port(Record):
     """One attachment to the fabric."""
 
     kind: int  # PortKind
+    serial: int  # of this port among all that the fabric ever had, from 1
     up: int  # attached and able to exchange frames
     features: int  # negotiated
     header_len: int  # of the virtio-net header on its rings or its tap
@@ -122,7 +127,7 @@ class Port(Record):
     offers_gso: int  # GSO_* bits of what it may send
     accepts: int  # Accepts
     worker: int  # that takes what comes from it
-    special: int  # ASKED, SHARED, GUARDED (`engine.share`)
+    special: int  # ASKED, SHARED, GUARDED, CAPTURED (`engine.share`)
     takes_gso: int  # GSO_* bits of what may be delivered whole
     n_pairs: int  # queue pairs in use: frames may be delivered to receive rings 0, 2, … below
     control_ring: int  # index of the control queue; 0: it has none
@@ -183,6 +188,63 @@ class FdbEntry(Record):
     fixed: int  # a locked port's own address: never moves, never ages
 
 
+class Capture(Record):
+    """One capture: which frames, and the ring where copies of them go (`engine.capture`)."""
+
+    on: int
+    tx_ports: int  # a bit for each port: what comes from it is recorded, once
+    rx_ports: int  # what is delivered to it, or dropped there, is
+    snap_len: int  # bytes of a frame at most, where nothing is to be computed from it
+    whole: int  # 1: frames that are to be finished come with all their bytes whatever `snap_len`
+    ring_hva: int  # the page that both sides know; records begin RING_PAGE bytes behind it
+    ring_len: int  # bytes of records, a power of two
+    head: int  # bytes ever written; what the page says of it is for the reader
+    lost: int  # records that found no room
+    notify_fd: int  # written where the reader waits
+    code_len: int  # instructions of the filter; 0: every frame
+    code: Annotated[Ints, CODE_MAX]  # struct sock_filter
+
+
+class Seen(Record):
+    """One record of a capture ring; `cap_len` bytes of the frame follow, then padding to 8."""
+
+    size: int  # bytes with frame and padding; 0: the next record is at the ring's begin
+    time_ns: int  # CLOCK_REALTIME
+    in_serial: int
+    out_serial: int  # 0: nobody
+    in_features: int
+    out_features: int
+    side: int  # 0: as its sender sent it, tags and all; 1: as it was given to the receiver
+    drop: int  # a drop reason, or OK
+    state: int  # Csum before the plan
+    accepts: int  # Accepts of the receiver; -1: nothing was planned
+    action: int  # Action; -1: nothing was planned
+    facts: int  # FACT_* bits
+    segments: int  # delivered in software-made segments
+    header: int  # the first 8 bytes of the sender's virtio-net header
+    csum_offset: int
+    chain: int  # the sender's descriptor; -1: it has none
+    pieces: int  # that the frame lay in
+    ring: int  # the sender's ring
+    vid: int  # its VLAN on a switch that knows VLANs
+    length: int  # bytes of the frame
+    cap_len: int  # that are here
+
+
+FACT_WHOLE: Final = 1  # a large frame was delivered whole
+FACT_SEGMENTED: Final = 2
+FACT_FLOODED: Final = 4
+FACT_REPAIRED: Final = 8  # its pseudo-header sum was wrong and is right here
+FACT_JUDGED: Final = 16  # `state` is known: the frame was not refused before
+
+# The page in front of a capture ring: offsets; each side writes its own cache line only.
+RING_PAGE: Final = 4096
+RING_HEAD: Final = 0  # bytes ever written (release)
+RING_LOST: Final = 8  # records ever lost
+RING_TAIL: Final = 64  # bytes ever read: the reader's
+RING_WAITS: Final = 72  # 1: the reader sleeps and wants its eventfd written: it sets, we clear
+
+
 class State(Record):
     """A whole fabric."""
 
@@ -208,6 +270,8 @@ class State(Record):
     epoll_fds: Annotated[Ints, WORKERS_MAX]  # what each worker sleeps on
     locks: Annotated[Ints, LOCK_WORDS * (PORTS_MAX + 2)]  # `engine.share`
     service: int  # 1 + the port where guests' requests are answered; 0: there is none
+    n_captures: int  # slots of `captures` below this may be on
+    captures: Annotated[Records[Capture], CAPTURES_MAX]
 
 
 class Frame(Record):
@@ -242,6 +306,7 @@ class Frame(Record):
     dst: int  # 48 bits
     src: int
     vid: int  # its VLAN on a switch that knows VLANs
+    repaired: int  # its pseudo-header sum was put right
     tagged: int  # it carries that VLAN (or priority) in an outermost 802.1Q tag
     tci: int  # that tag's 16 bits, or those that a tag is to be made of
 
@@ -335,6 +400,8 @@ class Work(Record):
     heads: Annotated[Bytes, BURST_MAX * SLOT_LEN + 64]
     alts: Annotated[Bytes, BURST_MAX * SLOT_LEN + 64]  # head copies with a tag more or less
     segment: Annotated[Bytes, SLOT_LEN + 64]
+    acted: int  # Action of the last delivery; -1: none was planned
+    talks: Annotated[Ints, PORTS_MAX, PORTS_MAX, TALK_LEN]  # from, to: TALK_* counts
     ledger: Annotated[Ints, PORTS_MAX, LEDGER_LEN]  # what this worker has counted, by port
     drops: Annotated[Ints, PORTS_MAX, DROPS_LEN]
     packet: Annotated[Bytes, PACKET_LEN]  # the rest of a frame read from a tap

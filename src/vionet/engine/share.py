@@ -22,6 +22,7 @@ from vionet.jit.raw import exchange_if, load_acquire_i64, relax, store_release_i
 ASKED = 1  # Port.special: more is to be asked of frames from and to it (`enter`, `offer_any`)
 SHARED = 2  # and: its lock is needed for a delivery
 GUARDED = 4  # and: it is locked to IP addresses
+CAPTURED = 8  # and: what comes from it, or is delivered to it, may have to be recorded
 LOCK_LEN = 8 * LOCK_WORDS
 PATIENT = 200  # looks at a lock before others may have this core
 

@@ -54,6 +54,7 @@ class Fabric:
         self._at: dict[int, AnyPort] = {}  # by the index of its slot
         self.positions = NO_POSITIONS  # where packed rings' positions outlive this process
         self._state = allocate(State)
+        self._serials = 0  # of ports that there ever were
         self._rounds = 0  # of all loops, at the last look
         self._works = [prepared_work(self._state, number) for number in range(workers)]
         self._polls = [Poll() for _ in self._works]
@@ -168,6 +169,8 @@ class Fabric:
         number = min(range(len(self._works)), key=served.count)
         watch = Watched(self._polls[number], self._first)
         with self._workers.hold():
+            self._serials += 1
+            self._state.ports[free[0]].serial = self._serials
             self._state.ports[free[0]].worker = number
             self._state.n_ports = max(int(self._state.n_ports), free[0] + 1)
             try:
@@ -184,6 +187,7 @@ class Fabric:
         array[index] = np.zeros(1, array.dtype)[0]
         for work in self._works:
             work.ledger[index] = work.drops[index] = 0
+            work.talks[index] = work.talks[:, index] = 0
 
 
 def prepare_state(state: State, kind: FabricKind) -> None:

@@ -178,6 +178,11 @@ class Plugged:
     _slot: Slot
 
     @property
+    def serial(self) -> int:
+        """Its number among all ports that the fabric ever had."""
+        return int(self._slot.record.serial)
+
+    @property
     def worker(self) -> int:
         """Which worker takes its frames."""
         return self._slot.worker

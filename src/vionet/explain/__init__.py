@@ -1,0 +1,1 @@
+"""Explanations: what happens to frames, from the functions that decide it."""
