@@ -40,6 +40,18 @@ class Plugs:
         self.reserved: list[int] = []
         self.refusal: Exception | None = None
 
+    def cpu_ns(self) -> list[int]:
+        """Two workers' times."""
+        return [5_000_000, 7]
+
+    def talks(self) -> list[tuple[str, str, int, int, int, int]]:
+        """One pair."""
+        return [("a", "t", 3, 200, 2, 1)]
+
+    def captures(self) -> list[dict[str, Any]]:
+        """None runs."""
+        return []
+
     async def add(self, config: FabricConfig) -> None:
         """Plug in what nobody uses."""
         await asyncio.sleep(0)
@@ -62,6 +74,9 @@ class Plugs:
 class StillPort:
     """A port that nobody uses."""
 
+    serial: int = 1
+    netdev: str | None = None
+    mtu: int | None = None
     state: str = "waiting"
     features: int = 0
     offered: int = 1 << 32 | 1 << 1 | 1
@@ -97,13 +112,16 @@ def document() -> Any:
         ],
     )
     attached = StillPort(
-        "attached",
-        1 << 32 | 1 << 1,
+        state="attached",
+        features=1 << 32 | 1 << 1,
         warnings=("self_test: it failed",),
         counts={"tx_frames": 3},
         lost={"rx_ring_full": 2},
     )
-    return status_document([(config, {"a": attached, "t": StillPort()})])
+    tap = StillPort(serial=4, netdev="t0", mtu=1500, worker=1)
+    shown = status_document([(config, Plugs({"a": attached, "t": tap}))])
+    shown["fabrics"][0]["time_ns"] = 17  # the same in each
+    return shown
 
 
 @asynccontextmanager
@@ -144,14 +162,28 @@ def test_document_has_the_stable_shape() -> None:
     shown = document()
     assert 1 == shown["version"]
     (fabric,) = shown["fabrics"]
-    assert ("lan", "switch") == (fabric["name"], fabric["kind"])
+    assert {
+        "name", "kind", "time_ns", "workers", "ports", "talks", "captures",
+    } == set(fabric)  # fmt: skip
+    assert ("lan", "switch", []) == (fabric["name"], fabric["kind"], fabric["captures"])
+    assert [
+        {"number": 0, "cpu_ns": 5_000_000, "ports": ["a"]},
+        {"number": 1, "cpu_ns": 7, "ports": ["t"]},
+    ] == fabric["workers"]
+    talk = {"from": "a", "to": "t", "frames": 3, "bytes": 200, "elided": 2, "computed": 1}
+    assert [talk] == fabric["talks"]
     first, second = fabric["ports"]
     assert {
-        "name", "kind", "state", "mac", "locked", "ip", "isolated", "policy", "offload",
+        "name", "kind", "serial", "netdev", "state", "mac", "mtu", "locked", "ip", "isolated",
+        "policy", "offload",
         "offered", "features", "refused", "queues", "queues_offered", "vlan", "trunk",
         "worker", "link", "warnings", "ledger", "drops",
     } == set(first)  # fmt: skip
     assert ("a", "guest", "attached") == (first["name"], first["kind"], first["state"])
+    whose = ("serial", "netdev", "mtu")
+    assert [(1, None, None), (4, "t0", 1500)] == [
+        tuple(port[key] for key in whose) for port in fabric["ports"]
+    ]
     assert ("52:54:00:00:00:01", True, "complete") == (
         first["mac"],
         first["locked"],

@@ -24,7 +24,7 @@ class Lan:
     """A switch with two ports that nobody uses."""
 
     def __init__(self, *ports: str) -> None:
-        self.ports = {"a": StillPort("attached", 1 << 32), "b": StillPort()}
+        self.ports = {"a": StillPort(state="attached", features=1 << 32), "b": StillPort()}
         self.config = parse_switch("lan", ports or ["a=guest:/a", "b=tap:t"])
         self.plugs = Plugs(self.ports)
         self.running = Running(self.config, self.plugs)

@@ -174,6 +174,18 @@ class Plugs:
         self.taps.pop(name, None)
         self._fabric.remove(self.live.pop(name))  # type: ignore[arg-type]
 
+    def cpu_ns(self) -> list[int]:
+        """How long each worker's thread has run."""
+        return self._fabric.cpu_ns()
+
+    def talks(self) -> "Iterator[tuple[str, str, int, int, int, int]]":
+        """What passed from port to port."""
+        return self._fabric.talks()
+
+    def captures(self) -> list[dict[str, Any]]:
+        """Those that run."""
+        return []
+
     def pass_reserved(self, word: int) -> None:
         """Which frames for the next bridge pass from now on."""
         self._fabric.set_reserved(word)

@@ -19,7 +19,7 @@ def fabric_requests(lives: Lives, of_switches: Callable[[], list[str]]) -> Reque
     """What may be asked of the fabrics that run at that moment; `of_switches` are their names."""
 
     def status(request: Mapping[str, Any], peer: Any) -> Answer:
-        documents = [(live.running.config, live.plugs.live) for live in lives().values()]
+        documents = [(live.running.config, live.plugs) for live in lives().values()]
         return {"status": status_document(documents)}
 
     def passed(name: str, find: Callable[[Mapping[str, Any]], Live]) -> Any:

@@ -18,7 +18,7 @@ import structlog
 from vionet.config import ConfigError, FabricConfig, can_follow, changed_port
 from vionet.config.option import suggest
 from vionet.daemon.control import RequestError, Requests
-from vionet.daemon.status import LivePort, port_document, status_document
+from vionet.daemon.status import LiveFabric, port_document, status_document
 from vionet.ports.interface import InterfaceError
 from vionet.ports.tap import TapError
 from vionet.vhost_user.listener import SocketError
@@ -26,12 +26,8 @@ from vionet.vhost_user.listener import SocketError
 OPENING: Final = (OSError, InterfaceError, SocketError, TapError)  # what the host refuses
 
 
-class Pluggable(Protocol):
+class Pluggable(LiveFabric, Protocol):
     """What ports are plugged into (`daemon.plug`)."""
-
-    @property
-    def live(self) -> Mapping[str, LivePort]:
-        """The ports by name."""
 
     async def add(self, config: FabricConfig) -> None:
         """Plug in the last port of `config`, or raise and leave nothing behind."""
@@ -108,7 +104,7 @@ class Running:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _status(self, request: Mapping[str, Any], _: Any = None) -> dict[str, Any]:
-        return {"status": status_document([(self.config, self._live)])}
+        return {"status": status_document([(self.config, self._plugs)])}
 
     def _set(self, request: Mapping[str, Any], _: Any = None) -> dict[str, Any]:
         name, options = request.get("port"), request.get("options")

@@ -4,7 +4,8 @@ Its shape is stable (docs/status.md): keys are added, never renamed or removed, 
 stays the same.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from vionet.config import FabricConfig, PortConfig
@@ -13,10 +14,23 @@ from vionet.config.option import trunk_text
 from vionet.spec import virtio
 
 VERSION: Final = 1
+_TALK: Final = ("from", "to", "frames", "bytes", "elided", "computed")
 
 
 class LivePort(Protocol):
     """What the daemon wants of a port of the fabric, whatever its kind."""
+
+    @property
+    def serial(self) -> int:
+        """Its number among all ports that the fabric ever had."""
+
+    @property
+    def netdev(self) -> str | None:
+        """What the host calls the network device behind it."""
+
+    @property
+    def mtu(self) -> int | None:
+        """The largest L3 packet that passes there."""
 
     @property
     def state(self) -> str:
@@ -52,18 +66,52 @@ class LivePort(Protocol):
         """By reason."""
 
 
-def status_document(fabrics: Sequence[tuple[FabricConfig, Mapping[str, LivePort]]]) -> Any:
-    """The document for fabrics and their live ports by name."""
+class LiveFabric(Protocol):
+    """What the daemon wants of a running fabric to say what it does; nothing of it stops a worker.
+
+    Every member is read at once and belongs to the moment of asking.
+    """
+
+    @property
+    def live(self) -> Mapping[str, LivePort]:
+        """The ports by name."""
+
+    def cpu_ns(self) -> Sequence[int]:
+        """How long each worker's thread has run, by the worker's number."""
+
+    def talks(self) -> Iterable[tuple[str, str, int, int, int, int]]:
+        """For each pair of ports with traffic: from, to, frames, bytes, elided, computed."""
+
+    def captures(self) -> list[dict[str, Any]]:
+        """Each capture that runs: ports, records lost."""
+
+
+def status_document(fabrics: Sequence[tuple[FabricConfig, LiveFabric]]) -> Any:
+    """The document for fabrics and what runs of them."""
     return {
         "version": VERSION,
-        "fabrics": [
+        "fabrics": [fabric_document(config, fabric) for config, fabric in fabrics],
+    }
+
+
+def fabric_document(config: FabricConfig, fabric: LiveFabric) -> dict[str, Any]:
+    """One fabric's part of it."""
+    live, now_ns = fabric.live, time.monotonic_ns()
+    return {
+        "name": config.name,
+        "kind": config.kind.name.lower(),
+        "time_ns": now_ns,
+        "workers": [
             {
-                "name": config.name,
-                "kind": config.kind.name.lower(),
-                "ports": [port_document(port, live[port.name]) for port in config.ports],
+                "number": number,
+                "cpu_ns": cpu_ns,
+                "ports": [port.name for port in config.ports if live[port.name].worker == number],
             }
-            for config, live in fabrics
+            for number, cpu_ns in enumerate(fabric.cpu_ns())
         ],
+        "ports": [port_document(port, live[port.name]) for port in config.ports],
+        "talks": [dict(zip(_TALK, talk, strict=True)) for talk in fabric.talks()],
+        "captures": fabric.captures(),
     }
 
 
@@ -74,8 +122,11 @@ def port_document(config: PortConfig, live: LivePort) -> dict[str, Any]:
     return {
         "name": config.name,
         "kind": str(config.kind),
+        "serial": live.serial,
+        "netdev": live.netdev,
         "state": live.state,
         "mac": config.mac_text,
+        "mtu": live.mtu,
         "locked": config.locked,
         "ip": [str(network) for network in config.ip],
         "isolated": config.isolated,

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from vionet.engine.fdb import forget_port
-from vionet.engine.layout import HEAD_ROOM, PORTS_MAX, State, Work
+from vionet.engine.layout import HEAD_ROOM, PORTS_MAX, TALK_FRAMES, State, Work
 from vionet.engine.status import FabricKind
 from vionet.fabric.poll import Poll, Watched
 from vionet.fabric.worker import Workers
@@ -101,6 +101,20 @@ class Fabric:
             return True  # two looks apart, so that one which woke meanwhile is not missed
         state.watched = int(awake)
         return False
+
+    def cpu_ns(self) -> list[int]:
+        """How long each worker's thread has run, by the worker's number."""
+        return self._workers.cpu_ns()
+
+    def talks(self) -> Iterator[tuple[str, str, int, int, int, int]]:
+        """For each pair of ports with traffic: from, to, frames, bytes, elided, computed.
+
+        The workers go on meanwhile.
+        """
+        talks: Any = sum(work.talks for work in self._works)
+        for source, target in np.argwhere(talks[..., TALK_FRAMES]).tolist():
+            names = self._at[source].name, self._at[target].name
+            yield *names, *talks[source, target].tolist()
 
     def close(self) -> None:
         """Stop forwarding and release what the fabric owns; guests' sessions end before this."""

@@ -19,8 +19,9 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from vionet.engine.kick import settle
 from vionet.engine.layout import State, Work
@@ -30,6 +31,9 @@ NUDGE = signal.SIGURG  # which does nothing where no handler was set
 NUDGE_S = 0.05  # a hold that takes longer looks whether a worker hangs in a system call
 RETURN_TIMEOUT_S = 10.0  # a burst takes microseconds; this long means that a loop is stuck
 LOOKS = 10_000  # of a millisecond each
+# Of a thread's clock number, beside the thread's own: what pthread_getcpuclockid would make, which
+# may not be asked about a thread that has ended.
+THREAD_CLOCK = 6
 
 
 class Worker:
@@ -41,6 +45,7 @@ class Worker:
         self._wake_fd = wake_fd
         self._core = core
         self._look = (0, 0)
+        self._cpu_ns = 0
         self.alive = False  # the thread is in the loop, or parked
         work.parked_fd = self._parked_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         work.go_fd = self._go_fd = os.eventfd(0, os.EFD_CLOEXEC)
@@ -95,6 +100,14 @@ class Worker:
         if found is not None:
             self.nudge()
         return found
+
+    @property
+    def cpu_ns(self) -> int:
+        """How long its thread has run, by the kernel's clock of that thread."""
+        if self.alive and self._thread.native_id is not None:
+            with suppress(OSError):  # the thread has ended: what was read last stands
+                self._cpu_ns = time.clock_gettime_ns(~self._thread.native_id << 3 | THREAD_CLOCK)
+        return self._cpu_ns
 
     def nudge(self) -> None:
         """Interrupt a system call of the thread."""
@@ -161,6 +174,10 @@ class Workers:
             self._depth -= 1
             if self._depth == 0:
                 self._go()
+
+    def cpu_ns(self) -> list[int]:
+        """How long each thread has run."""
+        return [worker.cpu_ns for worker in self._all]
 
     def stuck(self) -> int | None:
         """The port in whose call descriptor a worker waits, if it did so at the last look too.

@@ -66,6 +66,11 @@ class KernelPort(Plugged, ABC):
         record.takes_gso = takes_gso(word)
 
     @property
+    def netdev(self) -> str:
+        """The name of the tap or the interface."""
+        return self._held.name
+
+    @property
     def offered(self) -> int:
         """What a person lets the kernel do."""
         return self._options.features

@@ -183,6 +183,16 @@ class Plugged:
         return int(self._slot.record.serial)
 
     @property
+    def netdev(self) -> str | None:
+        """What the host calls the network device behind it; a guest's and a stream's is unknown."""
+        return None
+
+    @property
+    def mtu(self) -> int | None:
+        """The largest L3 packet that passes; None: as large as a frame can be."""
+        return int(self._slot.record.mtu) or None
+
+    @property
     def worker(self) -> int:
         """Which worker takes its frames."""
         return self._slot.worker
