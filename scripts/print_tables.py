@@ -26,6 +26,7 @@ from vionet.engine.plan import TABLE
 from vionet.engine.status import DROP_REASONS, LEDGER_KEYS, Accepts, Action, Csum
 from vionet.spec import virtio
 from vionet.spec import virtio_net as net
+from vionet.spec.counter import counters
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PRINTED: Final = re.compile(
@@ -73,9 +74,33 @@ def limits() -> str:
     """The limits of `engine/layout.py`, each with the comment that stands behind it."""
     lines = ["| limit | value | of what |\n", "| --- | ---: | --- |\n"]
     source = Path(layout.__file__).read_text(encoding="utf-8")
+    source = source.split("# --- limits", 1)[1].split("\n\n", 1)[0]
     for name, words in re.findall(r"^([A-Z_]+): Final = [^#\n]+  # (.*)$", source, re.MULTILINE):
         lines.append(f"| `{name}` | {getattr(layout, name)} | {words} |\n")
     return "".join(lines)
+
+
+def ledger() -> str:
+    """What each key of the ledger counts."""
+    lines = ["| key | what it counts | what makes it grow | rules |\n| --- | --- | --- | --- |\n"]
+    lines += [
+        f"| `{one.name}` | {one.what} | {one.cause} | {one.rules} |\n"
+        for one in counters().values()
+        if not one.is_drop
+    ]
+    return "".join(lines)
+
+
+def drops() -> str:
+    """What each drop reason means."""
+    heads = ("reason", "counted at", "what happened", "likely cause", "how to mend it", "rules")
+    lines = [heads, ("---",) * len(heads)]
+    lines += [
+        (f"`{one.name}`", one.where, one.what, one.cause, one.mend, one.rules)
+        for one in counters().values()
+        if one.is_drop
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def coverage() -> str:
@@ -156,7 +181,9 @@ PRINTS: Final[dict[str, Callable[[], str]]] = {
     "coverage": coverage,
     "decisions": decisions,
     "deviations": deviations,
+    "drops": drops,
     "guests": guests,
+    "ledger": ledger,
     "limits": limits,
     "status": status,
 }

@@ -13,10 +13,12 @@ from tests.snippet import documents
 from tests.tools import ROOT
 from vionet.config.port import _OPTIONS
 from vionet.engine.status import DROP_REASONS, LEDGER_KEYS, Policy
+from vionet.spec.counter import KINDS, LEDGER, counters
 from vionet.spec.rules import rules
 
 DOCS = ROOT / "docs"
 SOURCES = ("src", "tests", "scripts")
+STORIES = 71  # failures in the field; the last number
 PREFIXES = {rule_id.split("-")[0] for rule_id in rules()}
 
 
@@ -24,7 +26,7 @@ def first_cells(path: Path, heading: str) -> list[str]:
     """The first word in backticks of each row of the table whose first column is `heading`."""
     _, table = path.read_text().split(f"\n| {heading} |", 1)
     rows = table.split("\n\n")[0].splitlines()[2:]
-    return [re.findall(r"`([^`]+)`", row)[0] for row in rows]
+    return [re.findall(r"`([^`]+)`", row)[0] for row in rows if row.startswith("|")]
 
 
 def python_files(*folders: str) -> list[Path]:
@@ -54,11 +56,15 @@ def test_every_deviation_is_listed() -> None:
 
 
 def test_ledger_and_drops_are_explained() -> None:
-    """Each counter and each drop reason has its row, in the code's order, with no empty cell."""
+    """Each counter and each drop reason has its row, in the code's order; no field of the register
+    is empty, and the rules and failures that it cites exist."""
     assert list(LEDGER_KEYS) == first_cells(DOCS / "ledger.md", "key")
     assert list(DROP_REASONS[1:]) == first_cells(DOCS / "ledger.md", "reason")
-    rows = [row for row in (DOCS / "ledger.md").read_text().splitlines() if row.startswith("| `")]
-    assert [] == [row for row in rows if "" in (cell.strip() for cell in row.split("|")[1:-1])]
+    assert [*LEDGER_KEYS, *DROP_REASONS[1:]] == list(counters())
+    assert [] == [one.name for one in counters().values() if "" in one[:-1]]
+    assert {LEDGER, *KINDS} == {one.kind for one in counters().values()}
+    cited = {rule for one in counters().values() for rule in one.rules.split()}
+    assert set() == cited - rules().keys() - {f"W{number}" for number in range(1, STORIES + 1)}
 
 
 def test_options_are_explained() -> None:
@@ -118,9 +124,6 @@ def test_names_mean_something(path: Path) -> None:
     assert set() == {word for word in words if re.fullmatch(r"test_\w+", word)} - test_names()
     cited = {f"{a}-{n}" for a, n in re.findall(r"\b([A-Z]{2})-(\d\d)\b", text) if a in PREFIXES}
     assert set() == cited - rules().keys()
-
-
-STORIES = 71  # failures in the field; the last number
 
 
 def test_failures_that_are_cited_are_explained() -> None:
