@@ -13,14 +13,14 @@ import json
 import re
 import sys
 import tokenize
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from vionet.check.profile.guest import GUESTS
 from vionet.check.scope import coverage as covered
 from vionet.config import PortConfig, parse_switch
-from vionet.daemon.status import status_document
+from vionet.daemon.status import LivePort, status_document
 from vionet.engine import layout
 from vionet.engine.plan import TABLE
 from vionet.engine.status import DROP_REASONS, LEDGER_KEYS, Accepts, Action, Csum
@@ -149,6 +149,9 @@ def deviations() -> str:
 class _Example:
     """A port as it may look in the status document."""
 
+    serial = 1
+    netdev = None
+    mtu = None
     state = "attached"
     pairs = 1
     worker = 0
@@ -170,10 +173,30 @@ class _Example:
         return {**dict.fromkeys(DROP_REASONS[1:], 0), "rx_ring_full": 1}
 
 
+class _Running:
+    """A fabric as it may look there."""
+
+    def __init__(self, live: Mapping[str, LivePort]) -> None:
+        self.live = live
+
+    def cpu_ns(self) -> list[int]:
+        """One worker, and how long it ran."""
+        return [1_250_000_000]
+
+    def talks(self) -> list[tuple[str, str, int, int, int, int]]:
+        """Who sent to whom."""
+        return [("a", "b", 12, 17000, 12, 0)]
+
+    def captures(self) -> list[dict[str, object]]:
+        """None."""
+        return []
+
+
 def status() -> str:
     """The status document of a switch with one port."""
     config = parse_switch("switch", ["a=guest:a.sock,mac=52:54:00:00:00:01"])
-    document = status_document([(config, {"a": _Example()})])
+    document = status_document([(config, _Running({"a": _Example()}))])
+    document["fabrics"][0]["time_ns"] = 86_400_000_000_000
     return f"```json\n{json.dumps(document, indent=2)}\n```\n"
 
 
