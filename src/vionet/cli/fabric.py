@@ -11,6 +11,7 @@ import click
 from vionet.cli.group import Failure
 from vionet.config import ConfigError, FabricConfig, parse_switch, parse_wire
 from vionet.config.option import RESERVED_USUAL
+from vionet.daemon.endpoint import Address, parse
 
 _PORTS: Final = """
 \b
@@ -81,6 +82,22 @@ def configure_log(*, log_format: str, verbose: bool, quiet: bool) -> None:
     log.configure(json=log_format == "json", level=level)
 
 
+def _address(ctx: click.Context, param: click.Parameter, text: str | None) -> Address | None:
+    try:
+        return None if text is None else parse(text)
+    except ValueError as error:
+        raise click.UsageError(f"--metrics {error}", ctx) from None
+
+
+metrics_option: Final = click.option(
+    "--metrics",
+    metavar="ADDRESS",
+    callback=_address,
+    help="Serve metrics for Prometheus: 127.0.0.1:9464, [::1]:9464, unix:PATH[,mode=0660]"
+    "[,group=NAME].  [default: nowhere]",
+)
+
+
 def say_ready() -> None:
     """The one line on standard output; a reader that is gone must not end what runs."""
     with contextlib.suppress(BrokenPipeError):
@@ -95,6 +112,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             help="Path of the control socket.  [default: NAME.control in $XDG_RUNTIME_DIR/vionet,"
             " for root without it in /run/vionet]",
         ),
+        metrics_option,
         click.option("--pin", metavar="CORE[,CORE...]", help="Cores of the first workers."),
         click.option("--name", help="Of the fabric, in status and log.  [default: the command]"),
     ):
@@ -152,6 +170,7 @@ def _run(
     *,
     name: str | None,
     control: Path | None,
+    metrics: Address | None,
     **logging: Any,
 ) -> None:
     try:
@@ -164,6 +183,13 @@ def _run(
 
     configure_log(**logging)
     try:
-        run(config, control=control, named=name is not None, loading=engine_loaded, ready=say_ready)
+        run(
+            config,
+            control=control,
+            metrics=metrics,
+            named=name is not None,
+            loading=engine_loaded,
+            ready=say_ready,
+        )
     except RunError as error:
         raise Failure(str(error)) from None

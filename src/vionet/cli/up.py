@@ -6,8 +6,9 @@ from typing import Any, NoReturn
 
 import click
 
-from vionet.cli.fabric import configure_log, log_options, say_ready
+from vionet.cli.fabric import configure_log, log_options, metrics_option, say_ready
 from vionet.cli.group import Failure
+from vionet.daemon.endpoint import Address
 from vionet.site.model import Site, SiteError
 
 
@@ -20,8 +21,11 @@ from vionet.site.model import Site, SiteError
     help="Path of the control socket.  [default: NAME.control in $XDG_RUNTIME_DIR/vionet, for"
     " root without it in /run/vionet]",
 )
+@metrics_option
 @log_options
-def up(file: Path, check: bool, control: Path | None, **logging: Any) -> None:
+def up(
+    file: Path, check: bool, control: Path | None, metrics: Address | None, **logging: Any
+) -> None:
     """Run what FILE describes: switches, machines, local interfaces.
 
     FILE is a vionet.toml (docs/vionet.toml.md) or a vm.conf (docs/vm.conf.md).
@@ -47,7 +51,9 @@ def up(file: Path, check: bool, control: Path | None, **logging: Any) -> None:
 
     configure_log(**logging)
     try:
-        run_site(file, site, control=control, loading=engine_loaded, ready=say_ready)
+        run_site(
+            file, site, control=control, metrics=metrics, loading=engine_loaded, ready=say_ready
+        )
     except SiteError as error:
         _refuse(error.problems)
     except RunError as error:

@@ -12,17 +12,22 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from vionet.config import FabricConfig
 from vionet.daemon import place
 from vionet.daemon.control import Control
+from vionet.daemon.endpoint import Address, AnyListener, listening
 from vionet.daemon.foreground import Ending, RunError, foreground
 from vionet.daemon.live import FabricError, Live
 from vionet.daemon.notify import Notify
 from vionet.daemon.plug import Unowned, open_port, opened
+from vionet.daemon.scrape import answering
+from vionet.daemon.status import status_document
 from vionet.ports.interface import InterfaceError
 from vionet.ports.tap import TapError
 from vionet.vhost_user.listener import Listener, SocketError
@@ -32,6 +37,7 @@ def run(
     config: FabricConfig,
     *,
     control: Path | None,
+    metrics: Address | None = None,
     named: bool,
     loading: Callable[[], AbstractContextManager[None]],
     ready: Callable[[], None],
@@ -48,9 +54,10 @@ def run(
                 found = stack.enter_context(opened(config, open_port))
                 config, listener = _take_control(config, control, named)
                 stack.callback(listener.close)
+                scraped = stack.enter_context(listening(metrics))
                 with loading():
                     import vionet.fabric  # noqa: F401 - and with it the engine
-                asyncio.run(_serve(config, found, listener, systemd, ready))
+                asyncio.run(_serve(config, found, listener, scraped, systemd, ready))
         except (FabricError, InterfaceError, SocketError, TapError) as error:
             raise RunError(str(error)) from error
         except OSError as error:
@@ -67,10 +74,15 @@ def _take_control(
     return replace(config, name=name), listener
 
 
+def _status(live: Live) -> Any:
+    return status_document([(live.running.config, live.plugs)])
+
+
 async def _serve(
     config: FabricConfig,
     found: Mapping[str, Unowned],
     listener: Listener,
+    scraped: AnyListener | None,
     systemd: Notify,
     ready: Callable[[], None],
 ) -> None:
@@ -82,6 +94,7 @@ async def _serve(
         control = Control(listener, live.running.requests)
         stack.push_async_callback(control.close)
         await control.open()
+        await stack.enter_async_context(answering(scraped, partial(_status, live)))
         log.info("ready", ports=len(config.ports), control=str(listener.path))
         systemd.watchdog(lambda: live.alive)
         stack.callback(systemd.close)

@@ -23,12 +23,15 @@ import structlog
 
 from vionet.daemon import access, notify, place
 from vionet.daemon.control import Control, RequestError
+from vionet.daemon.endpoint import Address, AnyListener, listening
 from vionet.daemon.foreground import Ending, RunError, foreground
 from vionet.daemon.kept import KeptTaps
 from vionet.daemon.machines import MachineRequests
 from vionet.daemon.notify import Notify
 from vionet.daemon.requests import fabric_requests
+from vionet.daemon.scrape import answering
 from vionet.daemon.site import REFUSED, LayOut, LiveSite
+from vionet.daemon.status import status_document
 from vionet.ports.tap import permitted
 from vionet.services import resolver
 from vionet.site import across
@@ -94,6 +97,7 @@ def run_site(
     site: Site,
     *,
     control: Path | None,
+    metrics: Address | None,
     loading: Callable[[], AbstractContextManager[None]],
     ready: Callable[[], None],
 ) -> None:
@@ -113,9 +117,12 @@ def run_site(
                 path = control or places.runtime.with_name(f"{site.name}{place.SUFFIX}")
                 listener = place.listen_at(path, 0o600)
                 stack.callback(listener.close)
+                scraped = stack.enter_context(listening(metrics))
                 with loading():
                     import vionet.fabric  # noqa: F401 - and with it the engine
-                serving = _serve(file, site, places, listener, systemd, inherited, early, ready)
+                serving = _serve(
+                    file, site, places, listener, scraped, systemd, inherited, early, ready
+                )
                 asyncio.run(serving)
         except REFUSED as error:
             raise RunError((isinstance(error, OSError) and error.strerror) or str(error)) from error
@@ -168,6 +175,10 @@ class _Reloads:
             self._systemd.ready()
 
 
+def _status(live: LiveSite) -> Any:
+    return status_document([(one.running.config, one.plugs) for one in live.lives.values()])
+
+
 def _leave(left: asyncio.Event, ending: Ending) -> None:
     left.set()
     ending.end()
@@ -178,6 +189,7 @@ async def _serve(
     site: Site,
     places: SitePlaces,
     listener: Listener,
+    scraped: AnyListener | None,
     systemd: Notify,
     inherited: dict[str, int],
     early: list[None],
@@ -203,6 +215,7 @@ async def _serve(
         control = Control(listener, {**fabrics, **machines.requests})
         stack.push_async_callback(control.close)
         await control.open()
+        await stack.enter_async_context(answering(scraped, partial(_status, live)))
         systemd.watchdog(lambda: all(one.alive for one in live.lives.values()))
         stack.callback(systemd.close)
         log.info("ready", machines=len(live.machines), control=str(listener.path))
