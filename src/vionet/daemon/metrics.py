@@ -1,15 +1,16 @@
 """The status document as Prometheus reads it.
 
-How it works: `METRICS` says what there is to know, and `exposition` makes text of one status
-document, in the format that whoever asks prefers.  Nothing is counted here: every number is read
-from the document, which reads the workers' counters where they lie and stops nobody.
+How it works: `METRICS` says what there is to know, and how each metric is read off one status
+document; `exposition` makes text of that, in the format that whoever asks prefers, a metric at a
+time.  Nothing is counted here: the document reads the workers' counters where they lie and stops
+nobody.
 
 Invariants: a metric, once there, keeps its name, its labels and its unit (docs/metrics.md).  Words
 for directions are the guest's: it transmits and receives.  A drop reason is there once it happened;
 those of `WATCHED`, for which there are alert rules, always are, so that a rate sees the first one.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -44,12 +45,6 @@ LEDGER: Final = {  # key -> its metric, without `vionet_port_` and `_total`
     "calls_suppressed": "calls_suppressed",
     "wakeups": "wakeups",
 }
-TALKS: Final = {  # likewise, without `vionet_talk_`
-    "frames": ("frames", "Frames delivered from one port to another"),
-    "bytes": ("bytes", "Their bytes"),
-    "elided": ("checksums_elided", "Of those, delivered partial"),
-    "computed": ("checksums_computed", "Of those, checksums that vionet computed"),
-}
 WATCHED: Final = (  # contrib/prometheus/vionet.rules.yml
     "csum_not_negotiated",
     "fdb_full",
@@ -66,106 +61,149 @@ WATCHED: Final = (  # contrib/prometheus/vionet.rules.yml
 )
 
 
+Rows = Iterable[tuple[tuple[str, ...], float]]  # values of labels, and the metric's own
+
+
+class Moment(NamedTuple):
+    """What is asked about."""
+
+    status: Any  # the document
+    scrapes: Mapping[int, int]  # answers by HTTP status
+
+
 class Entry(NamedTuple):
-    """What is known of a metric besides its name."""
+    """What is known of a metric besides its name; what ends in `_total` is a counter."""
 
     words: str
     labels: tuple[str, ...]
+    rows: Callable[[Moment], Rows]
 
 
-_FABRIC: Final = ("fabric",)
-_PORT: Final = ("fabric", "port")
-_TALK: Final = ("fabric", "from", "to")
+def _fabric(words: str, labels: tuple[str, ...], read: Callable[[Any], Rows]) -> Entry:
+    """A metric of a fabric, read off its part of the document."""
+
+    def rows(moment: Moment) -> Rows:
+        for fabric in moment.status["fabrics"]:
+            for values, value in read(fabric):
+                yield (fabric["name"], *values), value
+
+    return Entry(words, ("fabric", *labels), rows)
+
+
+def _port(words: str, labels: tuple[str, ...], read: Callable[[Any], Rows]) -> Entry:
+    """The same of a port."""
+
+    def rows(fabric: Any) -> Rows:
+        for port in fabric["ports"]:
+            for values, value in read(port):
+                yield (port["name"], *values), value
+
+    return _fabric(words, ("port", *labels), rows)
+
+
+def _ledger(key: str, port: Any) -> Rows:
+    return [((), port["ledger"][key])]
+
+
+def _talks(key: str, fabric: Any) -> Rows:
+    return [((talk["from"], talk["to"]), talk[key]) for talk in fabric["talks"]]
+
+
+def _drops(port: Any) -> Rows:
+    found = {**dict.fromkeys(WATCHED, 0), **port["drops"]}
+    return [((reason,), count) for reason, count in found.items()]
+
+
+def _features(port: Any) -> Rows:
+    negotiated = set(port["features"])
+    return [((one,), one in negotiated) for one in port["offered"] if negotiated]
+
+
+def _up(port: Any) -> bool:
+    return bool(port["state"] == "attached" and port["link"] == "up")
+
+
 _ABOUT: Final = ("kind", "mac", "netdev", "offload", "policy")  # as the status document has them
-# What ends in `_total` is a counter, all else a gauge.
 METRICS: Final = {
-    "vionet_build_info": Entry("1; the label says which version runs", ("version",)),
-    "vionet_scrapes_total": Entry("Requests for this page, by HTTP status", ("code",)),
-    "vionet_fabric_info": Entry("1; a switch or a wire", (*_FABRIC, "kind")),
-    "vionet_worker_cpu_seconds_total": Entry("Processor time of a worker", (*_FABRIC, "worker")),
-    "vionet_captures": Entry("Captures that run", _FABRIC),
-    "vionet_capture_lost_records_total": Entry(
-        "Records that found no room, of a capture that runs", (*_FABRIC, "capture")
+    "vionet_build_info": Entry(
+        "1; the label says which version runs", ("version",), lambda _: [((__version__,), 1)]
     ),
-    "vionet_port_info": Entry("1; labels say what the port is", (*_PORT, *_ABOUT)),
-    "vionet_port_up": Entry("1: somebody is attached, and the link is up", _PORT),
-    "vionet_port_worker_info": Entry("1; which worker takes its frames", (*_PORT, "worker")),
-    "vionet_port_feature_negotiated": Entry(
+    "vionet_scrapes_total": Entry(
+        "answers to requests for this page, by HTTP status",
+        ("code",),
+        lambda moment: [((str(int(code)),), n) for code, n in moment.scrapes.items()],
+    ),
+    "vionet_fabric_info": _fabric(
+        "1; a switch or a wire", ("kind",), lambda fabric: [((fabric["kind"],), 1)]
+    ),
+    "vionet_worker_cpu_seconds_total": _fabric(
+        "processor time of a worker's thread",
+        ("worker",),
+        lambda fabric: [((str(one["number"]),), one["cpu_ns"] / 1e9) for one in fabric["workers"]],
+    ),
+    "vionet_captures": _fabric(
+        "captures that run", (), lambda fabric: [((), len(fabric["captures"]))]
+    ),
+    "vionet_capture_lost_records_total": _fabric(
+        "records of a running capture that found no room, because its reader is slow",
+        ("capture",),
+        lambda fabric: [((str(one["number"]),), one["lost"]) for one in fabric["captures"]],
+    ),
+    "vionet_talk_frames_total": _fabric(
+        "frames delivered from one port to another", ("from", "to"), partial(_talks, "frames")
+    ),
+    "vionet_talk_bytes_total": _fabric("their bytes", ("from", "to"), partial(_talks, "bytes")),
+    "vionet_port_info": _port(
+        "1; what the port is",
+        _ABOUT,
+        lambda port: [(tuple(str(port[key] or "") for key in _ABOUT), 1)],
+    ),
+    "vionet_port_up": _port(
+        "1: somebody is attached, and the link is up", (), lambda port: [((), _up(port))]
+    ),
+    "vionet_port_worker_info": _port(
+        "1; which worker takes its frames", ("worker",), lambda port: [((str(port["worker"]),), 1)]
+    ),
+    "vionet_port_feature_negotiated": _port(
         "1: negotiated; 0: offered and refused; nothing while nobody is attached",
-        (*_PORT, "feature"),
+        ("feature",),
+        _features,
     ),
+    "vionet_port_drops_total": _port("frames that went nowhere", ("reason",), _drops),
     **{
-        f"vionet_port_{name}_total": Entry(f"{key}: {plain(counters()[key].what)}", _PORT)
+        f"vionet_port_{name}_total": _port(plain(counters()[key].what), (), partial(_ledger, key))
         for key, name in LEDGER.items()
     },
-    "vionet_port_drops_total": Entry("Frames that went nowhere", (*_PORT, "reason")),
-    **{f"vionet_talk_{name}_total": Entry(words, _TALK) for name, words in TALKS.values()},
 }
 
 
-def exposition(status: Any, scrapes: Mapping[int, int], accept: str) -> tuple[str, bytes]:
-    """The content type and the text of a status document; `scrapes` counts answers by their
-    status, and `accept` is the header of whoever asks."""
-    page = _Page(status, scrapes)
+def exposition(moment: Moment, accept: str) -> tuple[str, Iterator[bytes]]:
+    """The content type, and the text a metric at a time; `accept` is the header of whoever asks."""
     if "application/openmetrics-text" in accept:
-        latest: Callable[[Collector], bytes] = openmetrics.generate_latest
-        return openmetrics.CONTENT_TYPE_LATEST, latest(page)
-    return CONTENT_TYPE_PLAIN_0_0_4, generate_latest(page)
+        return openmetrics.CONTENT_TYPE_LATEST, _text(
+            moment, openmetrics.generate_latest, b"# EOF\n"
+        )
+    return CONTENT_TYPE_PLAIN_0_0_4, _text(moment, generate_latest, b"")
 
 
-class _Page(Collector):
-    """All metrics at one moment."""
-
-    def __init__(self, status: Any, scrapes: Mapping[int, int]) -> None:
-        self._found = {name: _family(name, entry) for name, entry in METRICS.items()}
-        self._add("vionet_build_info", __version__, value=1)
-        for code, count in scrapes.items():
-            self._add("vionet_scrapes_total", str(int(code)), value=count)
-        for fabric in status["fabrics"]:
-            self._fabric(fabric, fabric["name"])
-
-    def collect(self) -> Iterator[Metric]:
-        """Those that have values."""
-        yield from (family for family in self._found.values() if family.samples)
-        yield from ProcessCollector(registry=None).collect()
-
-    def _add(self, name: str, *labels: str, value: float) -> None:
-        self._found[name].add_metric(labels, value)
-
-    def _fabric(self, fabric: Any, name: str) -> None:
-        self._add("vionet_fabric_info", name, fabric["kind"], value=1)
-        self._add("vionet_captures", name, value=len(fabric["captures"]))
-        for worker in fabric["workers"]:
-            labels = name, str(worker["number"])
-            self._add("vionet_worker_cpu_seconds_total", *labels, value=worker["cpu_ns"] / 1e9)
-        for one in fabric["captures"]:
-            labels = name, str(one["number"])
-            self._add("vionet_capture_lost_records_total", *labels, value=one["lost"])
-        for port in fabric["ports"]:
-            self._port(port, (name, port["name"]))
-        for talk in fabric["talks"]:
-            for key, (metric, _) in TALKS.items():
-                labels3 = name, talk["from"], talk["to"]
-                self._add(f"vionet_talk_{metric}_total", *labels3, value=talk[key])
-
-    def _port(self, port: Any, labels: tuple[str, str]) -> None:
-        add = partial(self._add)
-        add("vionet_port_info", *labels, *(str(port[key] or "") for key in _ABOUT), value=1)
-        up = port["state"] == "attached" and port["link"] == "up"
-        add("vionet_port_up", *labels, value=int(up))
-        add("vionet_port_worker_info", *labels, str(port["worker"]), value=1)
-        negotiated = set(port["features"])
-        for feature in port["offered"] if negotiated else ():
-            value = int(feature in negotiated)
-            add("vionet_port_feature_negotiated", *labels, feature, value=value)
-        for key, metric in LEDGER.items():
-            add(f"vionet_port_{metric}_total", *labels, value=port["ledger"][key])
-        for reason, count in {**dict.fromkeys(WATCHED, 0), **port["drops"]}.items():
-            add("vionet_port_drops_total", *labels, reason, value=count)
+def _text(moment: Moment, text: Callable[[Collector], bytes], end: bytes) -> Iterator[bytes]:
+    for name, entry in METRICS.items():
+        yield text(_One(name, entry, moment)).removesuffix(end)
+    yield text(ProcessCollector(registry=None)).removesuffix(end) + end
 
 
-def _family(name: str, entry: Entry) -> CounterMetricFamily | GaugeMetricFamily:
-    bare = name.removesuffix("_total")
-    unit = bare.rpartition("_")[2]
-    kind = GaugeMetricFamily if bare == name else CounterMetricFamily
-    return kind(bare, entry.words, labels=entry.labels, unit=unit * (unit in ("bytes", "seconds")))
+class _One(Collector):
+    """One metric, as the library wants it."""
+
+    def __init__(self, name: str, entry: Entry, moment: Moment) -> None:
+        bare = name.removesuffix("_total")
+        unit = bare.rpartition("_")[2]
+        kind = GaugeMetricFamily if bare == name else CounterMetricFamily
+        unit *= unit in ("bytes", "seconds")
+        self._metric = kind(bare, entry.words, labels=entry.labels, unit=unit)
+        for values, value in entry.rows(moment):
+            self._metric.add_metric(values, value)
+
+    def collect(self) -> Iterable[Metric]:
+        """It, if it has values."""
+        return [self._metric] if self._metric.samples else []

@@ -42,8 +42,6 @@ _WORDS: Final = {
     HTTPStatus.INTERNAL_SERVER_ERROR: "failed; the log of vionet says why; please report it",
 }
 
-Exposition = Callable[[Any, Counter[int], str], tuple[str, bytes]]
-
 
 class Asked(NamedTuple):
     """What is to be done about a request."""
@@ -113,9 +111,8 @@ class Scrapes:
 
     async def open(self) -> None:
         """Start to answer."""
-        from vionet.daemon.metrics import exposition  # only now: most have no use for it
+        import vionet.daemon.metrics  # noqa: F401 - only now: most have no use for it
 
-        self._exposition: Exposition = exposition
         self._server = await asyncio.start_server(
             self._arrived, sock=self._listener.socket, limit=HEAD_MAX
         )
@@ -148,7 +145,7 @@ class Scrapes:
         try:
             asked = await self._request(reader)
             async with asyncio.timeout(self._patience_s):
-                writer.write(self._answer(asked))
+                writer.write(await self._answer(asked))
                 await writer.drain()
                 writer.write_eof()
                 await reader.readexactly(REST_MAX)  # until the other side has read and ended
@@ -167,12 +164,12 @@ class Scrapes:
             return Asked(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         return judge(head, tcp=self._tcp)
 
-    def _answer(self, asked: Asked) -> bytes:
+    async def _answer(self, asked: Asked) -> bytes:
         status, kind, text = asked.status, "text/plain; charset=utf-8", b""
         self._counts[status] += 1
         if status is HTTPStatus.OK:
             try:
-                kind, text = self._exposition(self._status(), self._counts, asked.accept)
+                kind, text = await self._text(asked.accept)
             except Exception:
                 status = HTTPStatus.INTERNAL_SERVER_ERROR
                 self._counts[status] += 1
@@ -191,3 +188,13 @@ class Scrapes:
         if status is HTTPStatus.METHOD_NOT_ALLOWED:
             lines.append("Allow: GET, HEAD")
         return "\r\n".join(lines).encode() + _END + text * asked.body
+
+    async def _text(self, accept: str) -> tuple[str, bytes]:
+        from vionet.daemon.metrics import Moment, exposition
+
+        kind, pieces = exposition(Moment(self._status(), self._counts), accept)
+        text = bytearray()
+        for piece in pieces:
+            text += piece
+            await asyncio.sleep(0)  # many ports take a while, and others have a turn
+        return kind, bytes(text)
