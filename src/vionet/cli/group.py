@@ -37,6 +37,7 @@ _COMMANDS: Final = {
     "status": Entry(
         "vionet.cli.status", "status", "Who is attached, what was negotiated, the ledger."
     ),
+    "web": Entry("vionet.cli.web", "web", "Show in a browser what running fabrics do, live."),
     "port": Entry("vionet.cli.port", "port", "Change a port while it is in use."),
     "vm": Entry("vionet.cli.vm", "vm", "Start and stop machines, attach to their consoles."),
     "reload": Entry("vionet.cli.vm", "reload", "Have a site follow its changed file."),
