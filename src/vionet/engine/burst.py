@@ -11,8 +11,9 @@ TX-15), in order; on a wire only after it was delivered.  A ring that is started
 beyond the pairs in use, is drained and its frames are dropped (VU-27, CV-29).
 """
 
+from vionet.engine.capture import note_given, note_sent
 from vionet.engine.deliver_guest import flush, refused
-from vionet.engine.forward import HELD, WIRE, forward, forward_read
+from vionet.engine.forward import HELD, WIRE, forward, forward_read, turn_away
 from vionet.engine.ingress import read_tap, read_tap_in_place, return_burst, stage_burst, take_chain
 from vionet.engine.kick import take_events
 from vionet.engine.layout import (
@@ -31,6 +32,7 @@ from vionet.engine.layout import (
 )
 from vionet.engine.plain import pass_plain
 from vionet.engine.receive import outgrown, reserve
+from vionet.engine.share import CAPTURED
 from vionet.engine.status import (
     FRAME_TOO_SHORT,
     LINK_DOWN,
@@ -38,7 +40,6 @@ from vionet.engine.status import (
     QUEUE_UNUSED,
     RING_DISABLED,
     RX_RING_FULL,
-    STREAM_FULL,
     TAP_ERROR,
     TX_BYTES,
     TX_FRAMES,
@@ -72,10 +73,17 @@ def take_one(state: State, work: Work, queue: Queue, in_port: int, i: int, disca
     frame = work.frame[0]
     if work.slot_head[i] >= queue.entries:
         return BROKEN
-    if discarded:
+    port = state.ports[in_port]
+    if discarded and not port.special & CAPTURED:
         return discarded
-    status = take_chain(state.ports[in_port], queue, work, frame, i)
+    frame.chain = i
+    frame.pieces = 1
+    status = take_chain(port, queue, work, frame, i)
+    if discarded:
+        return turn_away(state, work, frame, in_port, discarded) if status == OK else discarded
     if status == OK:
+        if work.slot_len[i] == 0:
+            frame.pieces = work.n_walked
         length = frame.length  # `judge` may trim it
         status = forward(state, work, frame, in_port)
         work.taken_bytes += length if status != HELD else 0
@@ -194,6 +202,8 @@ def from_tap(state: State, work: Work, in_port: int) -> int:
     other = state.ports[out]
     joined = state.kind == WIRE and other.up and not other.link_down and not port.link_down
     direct = joined and other.kind == GUEST
+    # What is recorded is read once more, so it may not lie where a guest can write.
+    captured = (port.special | other.special) & CAPTURED if joined else 0
     work.n_segments = 0
     while done < BURST_MAX and work.n_segments < BURST_SEGMENTS:
         if joined and other.kind == STREAM and not other.writable:
@@ -203,7 +213,7 @@ def from_tap(state: State, work: Work, in_port: int) -> int:
             in_place = posted(state, work, in_port, out)
             if in_place < 0:
                 break
-        if in_place:
+        if in_place and not captured:
             length = read_tap_in_place(port, work, frame, other.header_len)
         else:
             length = read_tap(port, work, frame)
@@ -226,7 +236,10 @@ def from_tap(state: State, work: Work, in_port: int) -> int:
         work.ledger[in_port, TX_BYTES] += length
         status = forward_read(state, work, frame, in_port)
         if status == HELD:  # it was read privately and cannot go back
-            work.drops[out, RX_RING_FULL if other.kind == GUEST else STREAM_FULL] += 1
+            work.drops[out, work.outcome] += 1
+            if captured:
+                note_given(state, work, frame, in_port, out, work.outcome)
+                note_sent(state, work, frame, in_port, OK)
         elif status != OK:
             work.drops[in_port, status] += 1
     finish(state, work)

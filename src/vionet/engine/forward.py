@@ -14,8 +14,10 @@ is one (`enter`); nothing else is flooded there, and what it floods only such po
 
 Invariants: every frame that goes nowhere is counted by its reason: refusals at the sender's port,
 failed deliveries at the receiver's.  In a flood, ports outside the frame's VLAN are not asked.
+What is captured (`capture`) is recorded when a frame's fate is known, and changes nothing of it.
 """
 
+from vionet.engine.capture import look, note_given, note_sent
 from vionet.engine.deliver import deliver
 from vionet.engine.deliver_guest import flush
 from vionet.engine.fdb import REFRESH_NS, learn, lookup, owner
@@ -26,7 +28,7 @@ from vionet.engine.judge import judge, read_header
 from vionet.engine.layout import FRAME, STATE, WORK, Frame, State, Work
 from vionet.engine.parse import parse_plain
 from vionet.engine.seal import plant_seed
-from vionet.engine.share import ASKED, GUARDED, SHARED, try_port, wait_port
+from vionet.engine.share import ASKED, CAPTURED, GUARDED, SHARED, try_port, wait_port
 from vionet.engine.status import (
     DESTINATION_MAC_LOCKED,
     FDB_FULL,
@@ -69,32 +71,53 @@ def claim(state: State, work: Work, out: int) -> int:
     return wait_port(state, work, out)
 
 
-@kernel(INT, STATE, WORK, FRAME, INT, INT)
-def offer_any(state: State, work: Work, frame: Frame, in_port: int, out: int) -> int:
-    """`offer` to any port: VLANs, locks, a link set down, what a driver filters, its queues."""
+@kernel(INT, STATE, FRAME, INT, INT, INT)
+def forbidden(state: State, frame: Frame, in_port: int, out: int, change: int) -> int:
+    """Why a rule of port `out` keeps the frame away, whose tag changes by `change` there; or OK."""
     port = state.ports[out]
-    change = 0
-    if state.vlan_aware:
-        change = change_for(port, frame)
-        if change == NOT_A_MEMBER:
-            return VLAN_NOT_ALLOWED
+    if change == NOT_A_MEMBER:
+        return VLAN_NOT_ALLOWED
     if port.link_down:
         return LINK_DOWN
     if port.isolated and state.ports[in_port].isolated:
         return ISOLATED
     if port.locked and not frame.dst & GROUP and frame.dst != port.mac:
         return DESTINATION_MAC_LOCKED
+    return OK
+
+
+@kernel(INT, STATE, INT)
+def may_wait(state: State, status: int) -> int:
+    """Whether a frame that found no room can be left where it is."""
+    return 1 if state.kind == WIRE and (status == RX_RING_FULL or status == STREAM_FULL) else 0
+
+
+@kernel(INT, STATE, WORK, FRAME, INT, INT)
+def offer_any(state: State, work: Work, frame: Frame, in_port: int, out: int) -> int:
+    """`offer` to any port: VLANs, locks, a link set down, what a driver filters, its queues, and
+    what is captured there."""
+    port = state.ports[out]
+    captured = port.special & CAPTURED
+    if captured:
+        look(state, work, frame, out)
     head_hva = work.head_hva
-    if change:
+    change = change_for(port, frame) if state.vlan_aware else 0
+    status = forbidden(state, frame, in_port, out, change)
+    if status != OK:
+        change = 0
+    elif change:
         status = retag(work, frame, change)
-        if status != OK:
-            return status
-    status = filtered(port, work, frame) if port.filter else OK
+        change = change if status == OK else 0
+    if status == OK and port.filter:
+        status = filtered(port, work, frame)
+    work.acted = -1
     if status == OK:
         if port.special & SHARED and not work.holds[out]:
             claim(state, work, out)
         work.rx_ring = steer(port, work, frame) if port.steers else 0
-        status = deliver(state, work, frame, out)
+        status = deliver(state, work, frame, in_port, out)
+    if captured and not may_wait(state, status):
+        note_given(state, work, frame, in_port, out, status)
     if change:
         restore(work, frame, change, head_hva)
     return status
@@ -110,7 +133,7 @@ def offer(state: State, work: Work, frame: Frame, in_port: int, out: int) -> int
         if not work.holds[out]:
             claim(state, work, out)
     work.rx_ring = 0
-    return deliver(state, work, frame, out)
+    return deliver(state, work, frame, in_port, out)
 
 
 @kernel(INT, STATE, WORK, FRAME, INT)
@@ -126,23 +149,22 @@ def flood(state: State, work: Work, frame: Frame, in_port: int) -> int:
             continue
         if in_port == service and not port.special & GUARDED:
             continue
+        if state.vlan_aware and change_for(port, frame) == NOT_A_MEMBER:
+            continue
+        found = OK
         status = offer_any(state, work, frame, in_port, out)
-        if status != VLAN_NOT_ALLOWED:
-            found = OK
-            if status != OK:
-                work.drops[out, status] += 1
+        if status != OK:
+            work.drops[out, status] += 1
     return found
 
 
 @kernel(INT, STATE, WORK, INT, INT)
 def undelivered(state: State, work: Work, out: int, status: int) -> int:
     """One port did not take the frame: count it there, or HELD where a wire can wait for it."""
-    if state.kind == WIRE:
+    if may_wait(state, status):
         if status == RX_RING_FULL:
             state.ports[out].queues[work.rx_ring].starved = 1
-            return HELD
-        if status == STREAM_FULL:
-            return HELD
+        return HELD
     work.drops[out, status] += 1
     return OK
 
@@ -193,15 +215,19 @@ def enter(state: State, work: Work, frame: Frame, in_port: int) -> int:
         return OK
     out = state.service - 1
     status = offer_any(state, work, frame, in_port, out)
+    work.went = out
+    work.outcome = status
     if status != OK:
         work.drops[out, status] += 1
     return SERVED
 
 
 @kernel(INT, STATE, WORK, FRAME, INT, inline=True)
-def forward(state: State, work: Work, frame: Frame, in_port: int) -> int:
-    """Judge the frame in hand and deliver it.  *returns* OK, a drop reason, or HELD."""
+def pass_through(state: State, work: Work, frame: Frame, in_port: int) -> int:
+    """`forward` but for what is captured of the sender."""
     port = state.ports[in_port]
+    work.asked = 0
+    work.went = frame.state = -1
     read_header(work, frame, port.header_len)
     if not parse_plain(work, frame):
         read_headers(work, frame)
@@ -212,8 +238,8 @@ def forward(state: State, work: Work, frame: Frame, in_port: int) -> int:
     status = judge(port, work, frame)
     if status != OK:
         return status
-    repaired = plant_seed(work, frame)
-    if repaired:
+    frame.repaired = plant_seed(work, frame)
+    if frame.repaired:
         work.ledger[in_port, PSEUDO_HEADER_REPAIRED] += 1
     read_addresses(work, frame)
     vlan = 0
@@ -240,12 +266,34 @@ def forward(state: State, work: Work, frame: Frame, in_port: int) -> int:
         if out < 0 or not state.ports[out].up:
             return flood(state, work, frame, in_port)
     status = offer(state, work, frame, in_port, out)
+    work.went = out
+    work.outcome = status
     if status == OK:
         return OK
     status = undelivered(state, work, out, status)
     if status == HELD:
-        work.ledger[in_port, PSEUDO_HEADER_REPAIRED] -= repaired  # it will come again
+        work.ledger[in_port, PSEUDO_HEADER_REPAIRED] -= frame.repaired  # it will come again
     return status
+
+
+@kernel(INT, STATE, WORK, FRAME, INT, inline=True)
+def forward(state: State, work: Work, frame: Frame, in_port: int) -> int:
+    """Judge the frame in hand and deliver it.  *returns* OK, a drop reason, or HELD."""
+    status = pass_through(state, work, frame, in_port)
+    if state.ports[in_port].special & CAPTURED and status != HELD:
+        note_sent(state, work, frame, in_port, status)
+    return status
+
+
+@kernel(INT, STATE, WORK, FRAME, INT, INT)
+def turn_away(state: State, work: Work, frame: Frame, in_port: int, why: int) -> int:
+    """Refuse a frame that nobody has looked at.  *returns* why."""
+    if state.ports[in_port].special & CAPTURED:
+        work.asked = 0
+        work.went = frame.state = -1
+        read_header(work, frame, state.ports[in_port].header_len)
+        note_sent(state, work, frame, in_port, why)
+    return why
 
 
 @kernel(INT, STATE, WORK, FRAME, INT)
@@ -255,7 +303,7 @@ def forward_read(state: State, work: Work, frame: Frame, in_port: int) -> int:
     It is written at once, because the next one is read into the same memory.
     """
     if state.ports[in_port].link_down:
-        return LINK_DOWN
+        return turn_away(state, work, frame, in_port, LINK_DOWN)
     status = forward(state, work, frame, in_port)
     flush(work)
     work.n_alts = 0

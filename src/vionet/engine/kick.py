@@ -25,6 +25,7 @@ from vionet.engine.layout import (
 from vionet.engine.ring import refresh
 from vionet.engine.share import (
     ASKED,
+    CAPTURED,
     GUARDED,
     SHARED,
     let_go,
@@ -72,6 +73,10 @@ def settle(state: State) -> int:
             state.service = index + 1
         if state.kind == SWITCH and (port.vlan or port.trunk):
             state.vlan_aware = 1
+    captured = 0
+    for c in range(state.n_captures):
+        if state.captures[c].on:
+            captured |= state.captures[c].tx_ports | state.captures[c].rx_ports
     for index in range(state.n_ports):
         port = state.ports[index]
         told = port.link_down | port.isolated | port.locked | port.filter | port.steers
@@ -79,6 +84,8 @@ def settle(state: State) -> int:
         port.special = (ASKED if state.vlan_aware | told else 0) | (SHARED if shared else 0)
         if port.n_rules:
             port.special |= ASKED | GUARDED
+        if captured >> index & 1:
+            port.special |= CAPTURED
     return count_rings(state)
 
 

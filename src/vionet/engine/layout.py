@@ -35,6 +35,7 @@ FLOWS_MAX: Final = 1024  # slots of the table that keeps a flow on one queue, a 
 FILTER_MAX: Final = 64  # addresses in a driver's unicast or multicast filter
 CAPTURES_MAX: Final = 4  # at a time, of one fabric
 CODE_MAX: Final = 4096  # instructions of a capture's filter (the kernel's BPF_MAXINSNS)
+STORE_LEN: Final = 16  # words that a filter may keep (BPF_MEMWORDS)
 RULES_MAX: Final = 24  # networks that a port is locked to, kept off, or reaches all the same
 VLANS: Final = 4096
 SLOT_LEN: Final = HEAD_ROOM + HEAD_MAX  # of one head copy; an odd number of cache lines
@@ -199,8 +200,9 @@ class Capture(Record):
     ring_hva: int  # the page that both sides know; records begin RING_PAGE bytes behind it
     ring_len: int  # bytes of records, a power of two
     head: int  # bytes ever written; what the page says of it is for the reader
-    lost: int  # records that found no room
-    notify_fd: int  # written where the reader waits
+    records: int  # ever written
+    lost: int  # that found no room
+    notify_fd: int  # a pipe, written where the reader waits
     code_len: int  # instructions of the filter; 0: every frame
     code: Annotated[Ints, CODE_MAX]  # struct sock_filter
 
@@ -208,7 +210,7 @@ class Capture(Record):
 class Seen(Record):
     """One record of a capture ring; `cap_len` bytes of the frame follow, then padding to 8."""
 
-    size: int  # bytes with frame and padding; 0: the next record is at the ring's begin
+    record_len: int  # bytes with frame and padding; 0: the next record is at the ring's begin
     time_ns: int  # CLOCK_REALTIME
     in_serial: int
     out_serial: int  # 0: nobody
@@ -236,6 +238,7 @@ FACT_SEGMENTED: Final = 2
 FACT_FLOODED: Final = 4
 FACT_REPAIRED: Final = 8  # its pseudo-header sum was wrong and is right here
 FACT_JUDGED: Final = 16  # `state` is known: the frame was not refused before
+FACT_BAD: Final = 32  # its finished sum was verified, and is wrong
 
 # The page in front of a capture ring: offsets; each side writes its own cache line only.
 RING_PAGE: Final = 4096
@@ -268,7 +271,7 @@ class State(Record):
     ports: Annotated[Records[Port], PORTS_MAX]
     fdb: Annotated[Records[FdbEntry], FDB_SIZE]
     epoll_fds: Annotated[Ints, WORKERS_MAX]  # what each worker sleeps on
-    locks: Annotated[Ints, LOCK_WORDS * (PORTS_MAX + 2)]  # `engine.share`
+    locks: Annotated[Ints, LOCK_WORDS * (PORTS_MAX + CAPTURES_MAX + 2)]  # `engine.share`
     service: int  # 1 + the port where guests' requests are answered; 0: there is none
     n_captures: int  # slots of `captures` below this may be on
     captures: Annotated[Records[Capture], CAPTURES_MAX]
@@ -283,6 +286,9 @@ class Frame(Record):
     full: int  # it filled the buffers to the last byte, so the kernel may have cut it off
     in_place: int  # the rest lies in the chosen receive buffers (a wire's tap read), whose
     # virtio-net header is this long; 0: it does not
+    header: int  # the first 8 bytes of the virtio-net header, as they came
+    chain: int  # of a guest's: which of the burst it is, and in how many pieces it lay
+    pieces: int
     hdr_flags: int  # of the virtio-net header
     gso_type: int
     gso_size: int  # payload bytes of a segment
@@ -291,7 +297,7 @@ class Frame(Record):
     gso_segments: int
     csum_start: int
     csum_offset: int
-    state: int  # Csum of the L4 checksum
+    state: int  # Csum of the L4 checksum; -1: not judged yet
     outer: int  # Csum of the outermost L4 checksum; differs from state for INNER_PARTIAL
     l3_off: int
     l3: int  # ethertype, VLAN tags skipped
@@ -401,6 +407,17 @@ class Work(Record):
     alts: Annotated[Bytes, BURST_MAX * SLOT_LEN + 64]  # head copies with a tag more or less
     segment: Annotated[Bytes, SLOT_LEN + 64]
     acted: int  # Action of the last delivery; -1: none was planned
+    made: int  # segments of it, made in software
+    bad: int  # 1: its sum was verified, and is wrong
+    went: int  # who the frame in hand was offered to; -1: nobody, or everybody
+    outcome: int  # what became of it there
+    asked: int  # captures whose filters have seen the frame in hand, a bit each
+    wanted: int  # and those of them that want it
+    seen_hva: int
+    wall_hva: int
+    seen: Annotated[Records[Seen], 1]  # the record in hand
+    wall: Annotated[Ints, 2]  # the time of day
+    store: Annotated[Ints, STORE_LEN]  # what a filter keeps
     talks: Annotated[Ints, PORTS_MAX, PORTS_MAX, TALK_LEN]  # from, to: TALK_* counts
     ledger: Annotated[Ints, PORTS_MAX, LEDGER_LEN]  # what this worker has counted, by port
     drops: Annotated[Ints, PORTS_MAX, DROPS_LEN]
@@ -412,4 +429,5 @@ STATE = record_type(State)
 WORK = record_type(Work)
 PORT = record_type(Port)
 QUEUE = record_type(Queue)
+CAPTURE = record_type(Capture)
 FRAME = record_type(Frame)

@@ -5,27 +5,41 @@ their header, their ports or the buffer that they go to.  `pass_plain` looks at 
 copy with local variables only and delivers by `pass_on`; who the last frame went to is kept,
 because most frames follow their predecessor.  It stops in front of the first frame that is not
 plain in every respect, which then goes the long way (`forward`), where alone frames are refused,
-learnt from, flooded, tagged and cut.
+learnt from, flooded, tagged, cut and captured.
 
 Invariants: it decides nothing.  What it passes, `forward` would have delivered with the same bytes
 (the tests compare the two on the same frames).  Each fact is from a copy, as there.
 """
 
+from vionet.engine.capture import wanted_plain
 from vionet.engine.checksum import seed_of
 from vionet.engine.fdb import REFRESH_NS, find, lookup, owner, slot_of
 from vionet.engine.forward import claim
 from vionet.engine.guest import U16, U32
-from vionet.engine.layout import HEAD_LEN, SLOT_LEN, STATE, WORK, State, Work
+from vionet.engine.layout import (
+    HEAD_LEN,
+    SLOT_LEN,
+    STATE,
+    TALK_BYTES,
+    TALK_COMPUTED,
+    TALK_ELIDED,
+    TALK_FRAMES,
+    WORK,
+    State,
+    Work,
+)
 from vionet.engine.parse import IPV4_LE, IPV6_LE, dhcp_port, swap16
 from vionet.engine.pass_on import pass_on
 from vionet.engine.plan import plan
-from vionet.engine.share import GUARDED, SHARED
+from vionet.engine.share import CAPTURED, GUARDED, SHARED
 from vionet.engine.status import (
+    CSUM_ELIDED,
     FILTER_NO_UNICAST,
     HEADER_BYTES,
     PAYLOAD_BYTES_COPIED,
     RX_BYTES,
     RX_FRAMES,
+    Action,
     Csum,
     FabricKind,
     PortKind,
@@ -51,6 +65,8 @@ SWITCH = int(FabricKind.SWITCH)
 NONE = int(Csum.NONE)
 PARTIAL = int(Csum.PARTIAL)
 UNKNOWN = int(Csum.UNKNOWN)
+PASS_PARTIAL = int(Action.PASS_PARTIAL)
+FILL = int(Action.FILL)
 NOT_PLAIN = -1
 NEEDS_CSUM = VIRTIO_NET_HDR_F_NEEDS_CSUM
 
@@ -155,11 +171,24 @@ def receiver(state: State, work: Work, in_port: int, head: int) -> int:
     return out if port_out.kind != GUEST or port_out.queues[0].live else NOT_PLAIN
 
 
-@kernel(INT, STATE, WORK, INT, INT, INT, INT)
+@kernel(INT, STATE, WORK, INT, INT, INT, INT, INT, INT, INT)
 def count_passed(
-    state: State, work: Work, out: int, frames: int, octets: int, header_octets: int
+    state: State,
+    work: Work,
+    in_port: int,
+    out: int,
+    frames: int,
+    octets: int,
+    header_octets: int,
+    elided: int,
+    computed: int,
 ) -> int:
-    """Count deliveries to one port."""
+    """Count deliveries from one port to one port."""
+    work.talks[in_port, out, TALK_FRAMES] += frames
+    work.talks[in_port, out, TALK_BYTES] += octets
+    work.talks[in_port, out, TALK_ELIDED] += elided
+    work.talks[in_port, out, TALK_COMPUTED] += computed
+    work.ledger[out, CSUM_ELIDED] += elided
     work.ledger[out, RX_FRAMES] += frames
     work.ledger[out, RX_BYTES] += octets
     work.ledger[out, HEADER_BYTES] += header_octets
@@ -185,7 +214,7 @@ def pass_plain(state: State, work: Work, in_port: int, first: int, count: int) -
     accepts = 0
     out = NOT_PLAIN
     low = high = 0
-    passed = octets = header_octets = 0
+    passed = octets = header_octets = elided = computed = captured = 0
     i = first
     while i < count:
         length = work.slot_len[i]
@@ -195,18 +224,24 @@ def pass_plain(state: State, work: Work, in_port: int, first: int, count: int) -
             break
         if out < 0 or load_i64(head) != low or load_u32(head + 8) != high:
             if passed:
-                count_passed(state, work, out, passed, octets, header_octets)
-            passed = octets = header_octets = 0
+                count_passed(
+                    state, work, in_port, out, passed, octets, header_octets, elided, computed
+                )
+            passed = octets = header_octets = elided = computed = 0
             out = receiver(state, work, in_port, head)
             if out < 0:
                 break
             low = load_i64(head)
             high = load_u32(head + 8)
             accepts = state.ports[out].accepts
+            captured = (sender.special | state.ports[out].special) & CAPTURED
             most = min(limit, state.ports[out].mtu + ETH_HLEN if state.ports[out].mtu else U32)
         if length > most:
             break
-        done = pass_on(state, work, out, i, header_len, plan(csum, accepts))
+        if captured and wanted_plain(state, work, in_port, out, i):
+            break
+        action = plan(csum, accepts)
+        done = pass_on(state, work, out, i, header_len, action)
         if done == 0:
             break
         i += 1
@@ -214,6 +249,8 @@ def pass_plain(state: State, work: Work, in_port: int, first: int, count: int) -
             passed += 1
             octets += length
             header_octets += min(length, HEAD_LEN)
+            elided += 1 if action == PASS_PARTIAL else 0
+            computed += 1 if action >= FILL else 0
     if passed:
-        count_passed(state, work, out, passed, octets, header_octets)
+        count_passed(state, work, in_port, out, passed, octets, header_octets, elided, computed)
     return i

@@ -6,16 +6,20 @@ test.  Everything about *who* the receiver is (negotiated features, policy) is f
 port's `accepts` when it is configured, so that the table is one look-up per delivery.
 
 Two rules stand beside the table: DHCP to a guest is always delivered complete, because its
-clients read raw frames (spec SG-17, W1 to W4); and a frame with an IPv6 routing header under way
-has no verifiable state (`parse` says NONE).
+clients read raw frames (spec SG-17, W1 to W4; `accepts_of`); and a frame with an IPv6 routing
+header under way has no verifiable state (`parse` says NONE).
 """
 
 from typing import Final
 
 import numpy as np
 
-from vionet.engine.status import Accepts, Action, Csum
+from vionet.engine.layout import FRAME, PORT, Frame, Port
+from vionet.engine.status import Accepts, Action, Csum, PortKind
 from vionet.jit.kernel import INT, kernel
+
+COMPLETE = int(Accepts.COMPLETE)
+GUEST = int(PortKind.GUEST)
 
 _ROWS: Final[dict[Csum, dict[Accepts, Action]]] = {
     Csum.NONE: {
@@ -64,3 +68,9 @@ TABLE: Final = np.array(
 def plan(state: int, accepts: int) -> int:
     """The `Action` for a frame in `state` (Csum) to an egress that takes `accepts` (Accepts)."""
     return np.int64(TABLE[state, accepts])  # type: ignore[return-value]
+
+
+@kernel(INT, PORT, FRAME, inline=True)
+def accepts_of(port: Port, frame: Frame) -> int:
+    """What a port takes (Accepts) of the frame in hand."""
+    return COMPLETE if frame.dhcp and port.kind == GUEST else port.accepts

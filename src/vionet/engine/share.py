@@ -7,7 +7,8 @@ delivered is written and published first, which lets go of everything (`forward.
 workers can wait for each other.  A wait is as long as another's burst.
 
 The lock of the tables is held for a few stores, or while a port's aged addresses are cleared out;
-it may be taken while ports are held, and nothing else is waited for under it.
+it may be taken while ports are held, and nothing else is waited for under it.  So is the lock of a
+capture's ring.
 
 Under a port's lock: its receive rings' records, a stream's send buffer and `writable`.  A tap or an
 interface needs none, because the kernel takes whole frames from anybody.  With one worker no port
@@ -90,4 +91,18 @@ def let_tables_go(state: State) -> int:
     """The end of `take_tables`."""
     if state.n_workers > 1:
         store_release_i64(state.locks_hva + LOCK_LEN * PORTS_MAX, 0)
+    return 0
+
+
+@kernel(INT, STATE, WORK, INT)
+def take_capture(state: State, work: Work, c: int) -> int:
+    """Lock the ring of capture `c`, for one record."""
+    return take(state, work, PORTS_MAX + 1 + c) if state.n_workers > 1 else 0
+
+
+@kernel(INT, STATE, INT)
+def let_capture_go(state: State, c: int) -> int:
+    """The end of `take_capture`."""
+    if state.n_workers > 1:
+        store_release_i64(state.locks_hva + LOCK_LEN * (PORTS_MAX + 1 + c), 0)
     return 0

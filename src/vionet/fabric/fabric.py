@@ -230,6 +230,8 @@ def prepared_work(state: State, number: int = 0) -> Work:
     work.events_hva = address_of(work.events)
     work.clock_hva = address_of(work.clock)
     work.one_hva = address_of(work.one)
+    work.seen_hva = address_of(work.seen)
+    work.wall_hva = address_of(work.wall)
     work.stop_hva = address_of(state)
     work.one[0] = 1
     return work
