@@ -48,6 +48,7 @@ LEDGER: Final = {  # key -> its metric, without `vionet_port_` and `_total`
 WATCHED: Final = (  # contrib/prometheus/vionet.rules.yml
     "csum_not_negotiated",
     "fdb_full",
+    "frame_too_long",
     "gso_not_negotiated",
     "interface_error",
     "mtu_exceeded",
@@ -55,12 +56,12 @@ WATCHED: Final = (  # contrib/prometheus/vionet.rules.yml
     "ring_broken",
     "rx_buffer_too_small",
     "rx_ring_full",
+    "service_forged",
     "source_ip_locked",
     "source_mac_locked",
+    "stream_error",
     "tap_error",
 )
-
-
 Rows = Iterable[tuple[tuple[str, ...], float]]  # values of labels, and the metric's own
 
 
