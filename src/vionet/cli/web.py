@@ -8,6 +8,8 @@ import click
 
 from vionet.cli.fabric import configure_log, log_options, say_ready
 from vionet.cli.group import Failure
+from vionet.daemon import endpoint
+from vionet.daemon.endpoint import TcpListener
 from vionet.daemon.foreground import RunError
 from vionet.daemon.place import control_sockets, runtime_folder
 from vionet.vhost_user.listener import SocketError
@@ -56,16 +58,15 @@ def web(
         raise Failure(f"web: {problem}") from None
     from vionet.web.app import Web
     from vionet.web.guard import Keys
-    from vionet.web.serve import address_of, serve
-    from vionet.web.serve import listen as listen_at
+    from vionet.web.serve import serve
 
     configure_log(**logging)
     try:
         if control is None:
             runtime_folder()  # or nothing would ever be found
         token = _token(token_file) if token_file else secrets.token_urlsafe(32)
-        listening = listen_at(listen)
-        where = address_of(listening) + ("" if token_file else f"#{token}")
+        listener = _listener(listen)
+        where = f"{listener.url}/" + ("" if token_file else f"#{token}")
 
         def made() -> Web:
             sockets = (lambda: [control]) if control else control_sockets
@@ -75,9 +76,19 @@ def web(
             click.echo(where)
             say_ready()
 
-        serve(listening, made, ready)
+        serve(listener.socket, made, ready)
     except (RunError, SocketError) as error:
         raise Failure(str(error)) from None
+
+
+def _listener(text: str) -> TcpListener:
+    try:
+        address = endpoint.parse(text)
+    except ValueError as error:
+        raise click.UsageError(f"--listen {error}") from None
+    if address.path is not None:
+        raise click.UsageError(f"--listen {text}: browsers want HOST:PORT, as 127.0.0.1:8080")
+    return TcpListener(address.host, address.port)
 
 
 def _token(path: Path) -> str:

@@ -14,11 +14,12 @@ Trust: every program of this machine can connect, and every page that a browser 
 """
 
 import hmac
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Final
+
+from vionet.daemon.endpoint import local_host
 
 COOKIE: Final = "vionet"
 HEADER: Final = "x-vionet"  # on every POST; makes a browser ask first, and nobody here says yes
@@ -71,27 +72,12 @@ class Keys:
         return held is not None and hmac.compare_digest(held.value.encode(), self._cookie.encode())
 
 
-def loopback(host: str) -> bool:
-    """Whether the value of a Host header, with any port, names this machine to itself."""
-    name, _, port = host.rpartition(":") if not host.endswith("]") else (host, "", "")
-    if not name:
-        name, port = host, ""
-    if port and not (port.isascii() and port.isdecimal()):
-        return False
-    if name.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name.removeprefix("[").removesuffix("]")).is_loopback
-    except ValueError:
-        return False
-
-
 def refusal(
     method: str, path: str, headers: Mapping[str, str], keys: Keys, twice: frozenset[str]
 ) -> Refusal | None:
     """Why a request is not answered; `twice` are the names of headers that came repeatedly."""
     host, origin = headers.get("host", ""), headers.get("origin")
-    if not loopback(host) or {"host", "origin", "cookie"} & twice:
+    if not local_host(host) or {"host", "origin", "cookie"} & twice:
         return Refusal(403, "this page answers to names of this machine only: 127.0.0.1, localhost")
     if method not in ("GET", "POST"):
         return Refusal(405, "GET and POST only")
