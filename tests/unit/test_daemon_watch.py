@@ -12,6 +12,7 @@ import pytest
 from vionet.daemon import watch
 from vionet.daemon.watch import Watch
 from vionet.fabric import Fabric
+from vionet.vhost_user.peer import Cause
 
 PATIENCE_S = 20.0
 
@@ -70,11 +71,21 @@ class Counted:
 class Dropped:
     """A session that notes why it was ended."""
 
-    reason = ""
+    ended = ("", "")
 
-    def drop(self, reason: str) -> None:
+    def drop(self, reason: str, cause: Cause) -> None:
         """End it."""
-        self.reason = reason
+        self.ended = reason, cause
+
+
+class Looked:
+    """Drops that count looks."""
+
+    looks = 0
+
+    def look(self) -> None:
+        """One more."""
+        self.looks += 1
 
 
 def test_watch_ends_with_rest_and_begins_with_a_notice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,12 +93,13 @@ def test_watch_ends_with_rest_and_begins_with_a_notice(monkeypatch: pytest.Monke
     monkeypatch.setattr(watch, "WATCH_S", 0.001)
 
     async def watched() -> None:
-        fabric, session = Counted(3), Dropped()
-        looking = Watch(fabric, {"a": session})
+        fabric, session, drops = Counted(3), Dropped(), Looked()
+        looking = Watch(fabric, {"a": session}, drops)
         while looking._timer is not None:
             await asyncio.sleep(0.001)
         assert 3 == fabric.looks
-        assert "writing its call descriptor blocks" == session.reason
+        assert ("writing its call descriptor blocks", Cause.STUCK) == session.ended
+        assert 3 == drops.looks
         fabric.rests_at = 5
         looking.look()
         looking.look()

@@ -264,7 +264,7 @@ async def test_peers_have_a_budget(ground: Ground) -> None:
             peer.close()
             await until(lambda: ground.ports[0].state == "waiting")
         Peer.connect(path).close()
-        await until(lambda: "too many peers, turned away" == logs[-1]["event"])
+        await until(lambda: "too many come and go" == logs[-1].get("reason"))
     assert "waiting" == ground.ports[0].state
 
 

@@ -31,6 +31,7 @@ from vionet.vhost_user.guest_memory import GuestMemory
 from vionet.vhost_user.journal import LINES_BURST
 from vionet.vhost_user.listener import SocketError
 from vionet.vhost_user.message import Message
+from vionet.vhost_user.peer import Cause
 
 
 @pytest.fixture
@@ -139,8 +140,9 @@ def test_breaking_the_protocol_ends_that_session_only(
         neighbour.synchronise()
         with Frontend.connect(run_dir / "s") as frontend:
             frontend.synchronise()
-    ended = [line for line in logs if line["event"] == "session ended" and line["port"] == "s"]
-    assert [("warning", reason)] == [(line["log_level"], line["reason"]) for line in ended[:1]]
+    ended = [line for line in logs if line["event"] == "session closed" and line["port"] == "s"]
+    told = [(line["log_level"], line["cause"], line["reason"]) for line in ended[:1]]
+    assert [("warning", "broke_rule", reason)] == told
 
 
 def test_a_front_end_that_reads_nothing_is_dropped(served: Served) -> None:
@@ -233,8 +235,10 @@ def test_a_second_front_end_is_turned_away(served: Served) -> None:
         with Frontend.connect(path) as second:
             assert second.closed()
         first.synchronise()
-    assert ["second front-end turned away"] == [
-        line["event"] for line in logs if line["log_level"] == "warning"
+    assert [("turned away", "another front-end is connected", os.getpid())] == [
+        (line["event"], line["reason"], line["pid"])
+        for line in logs
+        if line["log_level"] == "warning"
     ]
     device.await_event("opened")
     device.await_event("closed")
@@ -303,7 +307,7 @@ def test_closing_and_dropping(run_dir: Path, memory: GuestMemory) -> None:
                 close_all(set_up(frontend, memory))
                 device.await_event("opened")
                 if end == "drop":
-                    loop.call(lambda: backend.drop("because"))
+                    loop.call(lambda: backend.drop("because", Cause.REMOVED))
                     assert "because" == device.await_event("closed")
                     loop.call(lambda: None)
                 else:

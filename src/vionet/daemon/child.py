@@ -79,7 +79,9 @@ class Supervised:
             if loop.time() - began > CALM_S:
                 pause_s = FIRST_S
             said = {"said": text} if (text := last_line(self._output)) else {}
-            self._log.warning("it ended and is started again", status=status, in_s=pause_s, **said)
+            self._log.warning(
+                "program ended, is started again", status=status, again_in_s=pause_s, **said
+            )
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LAST_S)
             with contextlib.suppress(KeeperError):

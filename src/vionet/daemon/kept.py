@@ -73,7 +73,7 @@ class KeptTaps:
                 try:
                     await self._keeper.put(name, tap.fd)
                 except KeeperError as error:  # it has too many
-                    self._log.warning("tap not kept for a successor", port=name, error=str(error))
+                    self._log.warning("tap not kept for a successor", port=name, reason=str(error))
                     continue
                 self._systemd.store(name, tap.fd)
                 self._held[name] = _identity(port)

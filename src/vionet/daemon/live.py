@@ -55,7 +55,7 @@ class Live:
             for port in config.ports:
                 self.plugs.serve(port)
             self._fabric.start()
-            watch = Watch(self._fabric, self.plugs.served)
+            watch = Watch(self._fabric, self.plugs.served, self.plugs.drops)
             self._stack.callback(watch.close)
             notices = Notices(
                 self._log, self._fabric.notice_fd, self.plugs.guests, [watch, self.plugs]

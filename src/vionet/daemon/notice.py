@@ -8,7 +8,10 @@ from typing import Final, Protocol
 
 import structlog
 
-NOTICES_MAX: Final = 100  # log lines; a guest that breaks rings all day must not fill a disk
+from vionet.vhost_user.budget import Budget
+
+LINES_BURST: Final = 30  # log lines; a guest that breaks rings all day must not fill a disk
+LINES_PER_SECOND: Final = 1 / 60
 
 
 class Breakable(Protocol):
@@ -41,7 +44,7 @@ class Notices:
         self._guests = guests
         self._looking = looking
         self._known: set[tuple[str, str]] = set()
-        self._lines = NOTICES_MAX
+        self._budget = Budget(LINES_BURST, LINES_PER_SECOND)
 
     def tell(self) -> None:
         """Log what is new."""
@@ -53,7 +56,6 @@ class Notices:
             (name, ring) for name, guest in self._guests.items() for ring in guest.broken_rings
         }
         for name, ring in sorted(broken - self._known):
-            if self._lines > 0:
-                self._lines -= 1
+            if self._budget.take():
                 self._log.warning("the driver broke its ring", port=name, ring=ring)
         self._known = broken

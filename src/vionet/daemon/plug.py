@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from vionet.config import FabricConfig, Kind, PortConfig
+from vionet.daemon.drops import DropLog
 from vionet.daemon.status import LivePort
 from vionet.engine.status import FabricKind
 from vionet.ports.interface import Interface, open_interface
@@ -24,6 +25,7 @@ from vionet.ports.namespace import open_interface_in, open_tap_in
 from vionet.ports.tap import Tap, open_tap
 from vionet.services.responder import Responder
 from vionet.spec import virtio
+from vionet.vhost_user.peer import Cause
 
 if TYPE_CHECKING:
     from vionet.fabric import Fabric
@@ -92,7 +94,7 @@ def open_positions(
         return Positions(path)
     except OSError as error:
         cost = "a restart will stop packed rings of front-ends that cannot restore a position"
-        log.warning("no file of positions", path=str(path), error=error.strerror, cost=cost)
+        log.warning("no file of positions", path=str(path), reason=error.strerror, cost=cost)
         return NO_POSITIONS
 
 
@@ -113,6 +115,7 @@ class Plugs:
         self.guests: dict[str, GuestPort] = {}
         self.served: dict[str, Backend | StreamSocket] = {}
         self._responders: dict[str, Responder] = {}
+        self.drops = DropLog(log, self.live)
 
     def plug_in(self, config: FabricConfig, found: Mapping[str, Unowned]) -> None:
         """Plug every port in, and say once what a person should know of it."""
@@ -132,12 +135,15 @@ class Plugs:
 
         live = self.live[port.name]
         settings: dict[str, Any] = {"connect": port.client, "mode": port.mode, "group": port.group}
+        settings["fabric"] = self._fabric.name
         if port.name in self.guests:
             guest = self.guests[port.name]
             served: Backend | StreamSocket = Backend(guest, port.where, name=port.name, **settings)
         elif isinstance(live, ServicePort):
             assert port.lease is not None
-            responder = self._responders[port.name] = Responder(live.end, port.lease, port.name)
+            responder = self._responders[port.name] = Responder(
+                live.end, port.lease, port.name, self._fabric.name
+            )
             responder.start()
             return
         elif isinstance(live, StreamPort):
@@ -167,9 +173,11 @@ class Plugs:
 
     async def remove(self, name: str) -> None:
         """End a port's session, close its socket, and unplug it."""
-        for owners in (self.served, self._responders):
-            if name in owners:
-                await owners.pop(name).close()
+        if name in self.served:
+            await self.served.pop(name).close(Cause.REMOVED)
+        if name in self._responders:
+            await self._responders.pop(name).close()
+        self.drops.end(name)
         self.guests.pop(name, None)
         self.taps.pop(name, None)
         self._fabric.remove(self.live.pop(name))  # type: ignore[arg-type]
@@ -178,7 +186,7 @@ class Plugs:
         """How long each worker's thread has run."""
         return self._fabric.cpu_ns()
 
-    def talks(self) -> "Iterator[tuple[str, str, int, int, int, int]]":
+    def talks(self) -> Iterator[tuple[str, str, int, int, int, int]]:
         """What passed from port to port."""
         return self._fabric.talks()
 
@@ -200,6 +208,7 @@ class Plugs:
         for owners in (self.served, self._responders):
             for name in reversed(list(owners)):
                 await owners.pop(name).close()
+        self.drops.close()
 
     def _plug(self, port: PortConfig, held: Unowned | None) -> None:
         live: LivePort
@@ -214,7 +223,7 @@ class Plugs:
             live = self._plug_kernel(port, held.give())
         self.live[port.name] = live
         for warning in live.warnings:
-            self._log.warning(warning, port=port.name)
+            self._log.warning("port warning", port=port.name, warning=warning)
 
     def _plug_kernel(self, port: PortConfig, held: Tap | Interface) -> LivePort:
         fields = {"port": port.name, "interface": held.name, "mtu": held.mtu}

@@ -117,7 +117,7 @@ class LiveSite:
         async with self._turn:
             change = await self._become(site, whole=True)
         for problem in change.failed:
-            self._log.error("machine not started", problem=problem)
+            self._log.error("machine not started", reason=problem)
 
     async def reload(self) -> dict[str, list[str]]:
         """Become what the file says now; a `RequestError` has every mistake, or what was refused
@@ -131,7 +131,7 @@ class LiveSite:
         if site.name != self.name:
             raise RequestError(f"{self._file}: the site is {self.name}; restart to rename it")
         for warning in site.warnings:
-            self._log.warning("in the file", warning=warning)
+            self._log.warning("file warning", warning=warning)
         async with self._turn:
             change = await self._change_to(site)
         if change.refused or change.failed:
@@ -272,7 +272,7 @@ class LiveSite:
             except RequestError as error:
                 problems = (str(error), "reload to try again")
         for problem in problems:
-            self._log.error("not made anew", problem=problem)
+            self._log.error("not made anew", reason=problem)
 
     def _begin_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -286,7 +286,7 @@ class LiveSite:
         if self._namespace.path is not None:
             wanted.add(NAMESPACE)
         for name in self._keeper.children.keys() - wanted:
-            self._log.warning("ended, nobody wants it any more", program=name)
+            self._log.warning("program ended, nobody wants it any more", program=name)
             await end_child(self._keeper, name)
 
     async def _follow(self, layout: Layout) -> list[str]:
@@ -347,14 +347,14 @@ class LiveSite:
             prepared = await prepare(one.vm, one.places)
             for note in (host.note, *prepared.notes):
                 if note and name not in self._keeper.children:
-                    self._log.info(note, vm=name)
+                    self._log.info("machine prepared", vm=name, note=note)
             return qemu_command(prepared.vm, one.places, host)
 
         machine = Machine(one.vm, one.places, self._keeper, command, told=self._told)
         self._live_machine(one, machine)
         child = self._keeper.children.get(name)
         if child is not None and list(child.argv) != await command():
-            self._log.warning("restarted, it is not as the file has it", vm=name)
+            self._log.warning("machine ended, it is not as the file has it", vm=name)
             await end_child(self._keeper, name)
             again = True
         wanted = again or (one.entry.enabled and name not in self._defined)

@@ -170,7 +170,7 @@ class _Reloads:
         try:
             self._log.info("reloaded", **await self._live.reload())
         except RequestError as error:
-            self._log.error("not reloaded", problems=str(error))
+            self._log.error("not reloaded", reason=str(error))
         finally:
             self._systemd.ready()
 
@@ -209,7 +209,7 @@ async def _serve(
         stack.push_async_callback(lambda: live.close(leave=found or left.is_set()))
         stack.callback(reloads.close)
         if not await _opens(live.open(site), ending, whole=found):
-            log.info("ending", machines="before all were started")
+            log.info("ending", fate="not all were started")
             return
         fabrics = fabric_requests(lambda: live.lives, live.switches)
         control = Control(listener, {**fabrics, **machines.requests})
@@ -227,7 +227,7 @@ async def _serve(
             reloads.begin()
         await ending.wait()
         systemd.stopping()
-        log.info("ending", machines="left to a successor" if left.is_set() else "stopped")
+        log.info("ending", fate="left to a successor" if left.is_set() else "stopped")
 
 
 async def _live(

@@ -1,13 +1,15 @@
-"""Ending the session of a front-end in whose call descriptor the worker hangs.
+"""Looking at a fabric once a second while it works: at a worker that hangs in the call descriptor of
+a front-end, whose session is then ended, and at what was dropped.
 
-How it works: the worker is looked at once a second, but only while it works: a worker that wakes
-while nobody watches writes its notice, and who has slept for two looks is left alone.  So a fabric
-without traffic wakes for nothing.
+How it works: a worker that wakes while nobody watches writes its notice, and who has slept for two
+looks is left alone.  So a fabric without traffic wakes for nothing.
 """
 
 import asyncio
 from collections.abc import Mapping
 from typing import Final, Protocol
+
+from vionet.vhost_user.peer import Cause
 
 WATCH_S: Final = 1.0  # how long a front-end may keep the worker waiting, at least
 
@@ -25,16 +27,23 @@ class Watched(Protocol):
 class Session(Protocol):
     """What can be ended."""
 
-    def drop(self, reason: str) -> None:
+    def drop(self, reason: str, cause: Cause) -> None:
         """End it."""
+
+
+class Drops(Protocol):
+    """What tells people of drops (`daemon.drops`)."""
+
+    def look(self) -> None:
+        """At all counters."""
 
 
 class Watch:
     """One fabric under watch, on the running loop."""
 
-    def __init__(self, fabric: Watched, sessions: Mapping[str, Session]) -> None:
+    def __init__(self, fabric: Watched, sessions: Mapping[str, Session], drops: Drops) -> None:
         """Begin to watch; `sessions` by the names of their ports."""
-        self._fabric, self._sessions = fabric, sessions
+        self._fabric, self._sessions, self._drops = fabric, sessions, drops
         self._timer: asyncio.TimerHandle | None = None
         self.look()
 
@@ -52,6 +61,7 @@ class Watch:
         self._timer = None
         name = self._fabric.stuck()
         if name is not None and name in self._sessions:
-            self._sessions[name].drop("writing its call descriptor blocks")
+            self._sessions[name].drop("writing its call descriptor blocks", Cause.STUCK)
+        self._drops.look()
         if not self._fabric.resting():
             self.look()

@@ -41,13 +41,13 @@ ADVERTISE_S: Final = 5 * 3600.0  # three in a router's lifetime
 class Responder:
     """Answers what one guest asks its network; `lease` may be replaced, then `advertise`."""
 
-    def __init__(self, end: socket.socket, lease: Lease, name: str) -> None:
-        """Serve at `end`, which becomes ours; `name` is in the log."""
+    def __init__(self, end: socket.socket, lease: Lease, name: str, fabric: str = "") -> None:
+        """Serve at `end`, which becomes ours; `name` and `fabric` are in the log."""
         end.setblocking(False)
         self.lease = lease
         self.counts: Counter[str] = Counter()  # answered, dropped, and the reasons for silence
         self._end = end
-        self._journal = Journal(name, "vionet.service")
+        self._journal = Journal(name, fabric, "vionet.service")
         self._budget = Budget(FRAMES_BURST, FRAMES_PER_SECOND)
         self._received = bytearray()
         self._unsent = b""

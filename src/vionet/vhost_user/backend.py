@@ -23,17 +23,20 @@ from typing import Final
 from vionet.jit import fault
 from vionet.spec import vhost_user as vu
 from vionet.spec import virtio
+from vionet.spec import virtio_net as net
 from vionet.vhost_user.budget import Budget
 from vionet.vhost_user.connection import Connection
 from vionet.vhost_user.device import Device
 from vionet.vhost_user.journal import Journal
-from vionet.vhost_user.peer import Arrivals, hung_up
+from vionet.vhost_user.peer import Arrivals, Cause, credentials, described, hung_up
 from vionet.vhost_user.session import Session
-from vionet.vhost_user.sharing import obstacle, peer_pid
+from vionet.vhost_user.sharing import obstacle
 
 AGAIN_S: Final = 0.01  # until what is beyond a budget is looked at
 MESSAGES_BURST: Final = 2000  # a guest of eight pairs boots with some hundreds
 MESSAGES_PER_SECOND: Final = 200.0
+REFUSALS_BURST: Final = 10  # log lines
+REFUSALS_PER_SECOND: Final = 0.1
 
 _watching: dict[asyncio.AbstractEventLoop, set["Backend"]] = {}
 
@@ -50,12 +53,18 @@ class Backend:
         mode: int | None = None,
         group: str | None = None,
         name: str = "",
+        fabric: str = "",
     ) -> None:
-        """Serve `device` at `path`; `connect` to a front-end that listens there instead."""
+        """Serve `device` at `path`; `connect` to a front-end that listens there instead.
+
+        The log calls it the port `name` of `fabric`.
+        """
         self.device = device
         self.path = Path(path)
         self.connection: Connection | None = None
-        self._journal = Journal(name or self.path.name)
+        name = name or self.path.name
+        self._journal = Journal(name, fabric)
+        self._refusals = Journal(name, fabric, burst=REFUSALS_BURST, per_second=REFUSALS_PER_SECOND)
         self._sockets = Arrivals(
             self.path, "front-end", self._journal, connect=connect, mode=mode, group=group
         )
@@ -78,21 +87,21 @@ class Backend:
         self._loop = loop  # set: started
         _watch(loop, self)
 
-    async def close(self) -> None:
+    async def close(self, cause: Cause = Cause.ENDING) -> None:
         """End the session and give up the path."""
         if self._loop is None:
             return
         await self._sockets.close()
-        self.drop("port closed")
+        self.drop("port closed", cause)
         if self._again is not None:
             self._again.cancel()
         _unwatch(self._loop, self)
         self._loop = None
 
-    def drop(self, reason: str) -> None:
+    def drop(self, reason: str, cause: Cause) -> None:
         """End the session of the connected front-end, if there is one."""
         if self.connection is not None:
-            self.connection.end(reason)
+            self.connection.end(reason, cause)
 
     def look(self) -> None:
         """Have the device's control queue served, if there is something in it.
@@ -111,10 +120,12 @@ class Backend:
     # --- connections --------------------------------------------------------------------------
     def _accept(self, arrival: socket.socket) -> None:
         if self.connection is not None and hung_up(self.connection.socket):
-            self.drop("front-end closed the connection")
+            self.drop("front-end closed the connection", Cause.LEFT)
         if self.connection is not None:
+            who = described(arrival)
             arrival.close()
-            self._journal.write("warning", "second front-end turned away")
+            reason = "another front-end is connected"
+            self._journal.write("warning", "turned away", reason=reason, **who)
             return
         self._open(arrival)
 
@@ -132,7 +143,7 @@ class Backend:
             arrival.close()
             raise
         self._loop.add_reader(arrival, self._read)
-        self._journal.write("info", "front-end connected")
+        self._journal.write("info", "session opened", **described(arrival))
 
     def _read(self) -> None:
         """Deal with one message, if the budget allows it."""
@@ -158,17 +169,22 @@ class Backend:
         loop.remove_reader(connection.socket)
         loop.call_later(AGAIN_S, go_on)
 
-    def _on_end(self, reason: str, broken: bool) -> None:
+    def _on_end(self, reason: str, cause: Cause) -> None:
         assert self.connection is not None and self._loop is not None
         self._loop.remove_reader(self.connection.socket)
         self.connection = None
-        self._journal.write("warning" if broken else "info", "session ended", reason=reason)
+        self._journal.write(cause.level, "session closed", cause=cause, reason=reason)
         self._ended.set()
 
     # --- what people are told -----------------------------------------------------------------
     def _tell(self, connection: Connection) -> None:
-        """Say once what was negotiated, when the first ring has its kick; and what will fail."""
+        """Say what was refused; once what was negotiated, when the first ring has its kick; and
+        what will fail."""
         session = connection.session
+        if session.refused is not None:
+            request, reason = session.refused
+            session.refused = None
+            self._refusals.write("warning", "request refused", request=request, reason=reason)
         agreed = session.features, session.protocol_features
         if agreed == self._told or not any(
             ring.kicked and ring.addressed for ring in session.rings
@@ -178,20 +194,25 @@ class Backend:
         self._journal.write(
             "info",
             "negotiated",
-            features=" ".join(virtio.names(session.features)) or "none",
-            protocol_features=" ".join(vu.protocol_names(session.protocol_features or 0)) or "none",
+            features=virtio.names(session.features),
+            refused=virtio.names(session.offered_features() & ~session.features),
+            protocol_features=vu.protocol_names(session.protocol_features or 0),
+            queues=session.queue_pairs,
+            header_len=net.header_len(session.features),
             regions=len(session.memory.regions),
         )
         if self._looked:
             return
         self._looked = True
-        if problem := obstacle(session, peer_pid(connection.socket)):
-            self._journal.write("warning", problem)
+        if mend := obstacle(session, credentials(connection.socket)[0]):
+            self._journal.write(
+                "warning", "guest memory is not shared, no frame can pass", mend=mend
+            )
 
     def check_fault(self) -> None:
         """End the session if its memory has faulted."""
         if self.connection is not None and self.connection.memory.faulted:
-            self.connection.end("its memory file was cut short", broken=True)
+            self.connection.end("its memory file was cut short", Cause.BROKE_RULE)
 
 
 # --- faults -----------------------------------------------------------------------------------

@@ -23,23 +23,23 @@ from vionet.vhost_user.descriptor import unfit
 from vionet.vhost_user.device import Device
 from vionet.vhost_user.memory import MemoryMap
 from vionet.vhost_user.message import Decoder, Message, ProtocolError
+from vionet.vhost_user.peer import Cause, credentials
 from vionet.vhost_user.session import Session, TurnedAway
-from vionet.vhost_user.sharing import peer_pid
 
 
 class Connection:
     """A connected front-end, from `opened` to `closed`."""
 
     def __init__(
-        self, connection: socket.socket, device: Device, ended: Callable[[str, bool], None]
+        self, connection: socket.socket, device: Device, ended: Callable[[str, Cause], None]
     ) -> None:
-        """Take over the socket; `ended(reason, broken)` says if the front-end broke a rule."""
+        """Take over the socket; `ended` hears of the end."""
         connection.setblocking(False)
         self.socket = connection
         self.device = device
         self.memory = MemoryMap()
         self.session = Session(device.offer(), self.memory, device)
-        self._pid = peer_pid(connection)
+        self._pid, _ = credentials(connection)
         self.session.sent_away = self._pid == device.sent_away
         self.open = True
         self._ended = ended
@@ -51,13 +51,13 @@ class Connection:
         try:
             return self._read_some()
         except ProtocolError as error:
-            self.end(str(error), broken=True)
+            self.end(str(error), Cause.BROKE_RULE)
         except TurnedAway as error:
             self.end(str(error))
         except OSError as error:
-            self.end(f"connection lost: {error.strerror}")
+            self.end(f"connection lost: {error.strerror}", Cause.RESET)
         except BaseException:
-            self.end("error of our own")
+            self.end("error of our own", Cause.FAILED)
             raise
         return False
 
@@ -75,7 +75,7 @@ class Connection:
         if not data:
             if self._decoder.midway:
                 raise ProtocolError("end of file in the middle of a message")
-            self.end("front-end closed the connection")
+            self.end("front-end closed the connection", Cause.LEFT)
             return False
         if message is not None:
             self._dispatch(message)
@@ -123,8 +123,8 @@ class Connection:
         """Have the device called in a while; *returns* what calls that off."""
         return asyncio.get_running_loop().call_later(delay_s, call).cancel
 
-    def end(self, reason: str, *, broken: bool = False) -> None:
-        """Close everything, once."""
+    def end(self, reason: str, cause: Cause = Cause.LINK_DOWN) -> None:
+        """Close everything, once; a device does so for want of a link only."""
         if not self.open:
             return
         self.open = False
@@ -135,7 +135,7 @@ class Connection:
         finally:
             self.memory.close()
             close_all(self.session.fds.union(self._decoder.take_fds()))
-            self._ended(reason, broken)
+            self._ended(reason, cause)
             self.socket.close()
 
 

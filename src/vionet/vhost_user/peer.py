@@ -1,4 +1,5 @@
-"""The other end of a Unix socket: where it comes from, and whether it is still there.
+"""The other end of a Unix socket: where it comes from, who it is, whether it is still there, and
+what its session ends for.
 
 For front-ends (`backend`) and for the peers of streams (`ports.stream`).  `Arrivals` listens on a
 path, or connects to it again and again where the other end listens.
@@ -7,16 +8,39 @@ path, or connects to it again and again where the other end listens.
 import asyncio
 import select
 import socket
+import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from vionet.vhost_user.journal import Journal
 from vionet.vhost_user.listener import Listener
 
 BACKOFF_MIN: Final = 0.1  # seconds between attempts to connect; doubled up to the maximum
 BACKOFF_MAX: Final = 2.0
+COMM_MAX: Final = 64  # bytes of a process's name that are read; Linux has 16
+_PEERCRED: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
+
+
+class Cause(StrEnum):
+    """What a session ends for, in one word; the reason beside it has the details."""
+
+    LEFT = "left"  # the other end closed it
+    RESET = "reset"  # the connection failed
+    BROKE_RULE = "broke_rule"
+    STUCK = "stuck"  # it kept a worker waiting
+    LINK_DOWN = "link_down"  # and can be told no other way
+    REMOVED = "removed"  # its port, by a person
+    ENDING = "ending"  # its fabric, mostly with vionet
+    FAILED = "failed"  # an error of our own
+
+    @property
+    def level(self) -> str:
+        """Of the line in the log."""
+        return "warning" if self in (self.BROKE_RULE, self.STUCK, self.FAILED) else "info"
 
 
 class Arrivals:
@@ -70,7 +94,7 @@ class Arrivals:
         except BlockingIOError:
             return
         except OSError as error:
-            self._journal.write("warning", f"cannot accept a {self._whom}", reason=error.strerror)
+            self._journal.write("warning", "cannot accept", whom=self._whom, reason=error.strerror)
             return
         accept(arrival)
 
@@ -92,7 +116,8 @@ async def keep_connecting(
         except OSError as error:
             arrival.close()
             if first:
-                journal.write("info", f"waiting for a {whom}", path=str(path), reason=str(error))
+                reason = error.strerror or str(error)
+                journal.write("info", "not there yet", whom=whom, path=str(path), reason=reason)
             first = False
         except BaseException:
             arrival.close()
@@ -105,6 +130,25 @@ async def keep_connecting(
                 backoff = BACKOFF_MIN
         await asyncio.sleep(backoff)
         backoff = min(2 * backoff, BACKOFF_MAX)
+
+
+def credentials(connection: socket.socket) -> tuple[int, int]:
+    """Process id and user id of who made the connection, or listened; 0 is a process that is not
+    visible from here."""
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
+    pid, uid, _ = _PEERCRED.unpack(data)
+    return pid, uid
+
+
+def described(connection: socket.socket) -> dict[str, Any]:
+    """The other end for the log, as the kernel knows it; `comm` is what it calls itself."""
+    pid, uid = credentials(connection)
+    who: dict[str, Any] = {"uid": uid}
+    if pid > 0:
+        who["pid"] = pid
+        with suppress(OSError), Path(f"/proc/{pid}/comm").open("rb") as file:
+            who["comm"] = file.read(COMM_MAX).decode(errors="replace").removesuffix("\n")
+    return who
 
 
 def hung_up(connection: socket.socket) -> bool:

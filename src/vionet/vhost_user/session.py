@@ -65,6 +65,7 @@ class Session:
         self.rings = [Ring() for _ in range(2 * offer.queue_pairs + 1)]  # and a control queue
         self.mtu = 0
         self.sent_away = False  # for want of a link, once before
+        self.refused: tuple[str, str] | None = None  # a request and why, until it has been told
         self.config = bytearray(offer.config.ljust(vu.CONFIG_SIZE_MAX, b"\0"))
         self.backend_fd = -1
         # Disabled while they were ready.  A base for one means that its driver starts over, as User
@@ -78,6 +79,11 @@ class Session:
         """The descriptors in use."""
         own = {self.backend_fd} - {-1}
         return own.union(*(ring.fds for ring in self.rings))
+
+    @property
+    def queue_pairs(self) -> int:
+        """As many as the driver may use."""
+        return self.offer.queue_pairs if self.features >> net.VIRTIO_NET_F_MQ & 1 else 1
 
     def negotiated(self, protocol_feature: int) -> bool:
         """The protocol feature (a bit number) is agreed on."""
@@ -102,6 +108,7 @@ class Session:
 
     def refuse(self, message: Message, reason: str) -> Message:
         """The answer to a request that cannot be fulfilled; the session's end if there is none."""
+        self.refused = message.name, reason
         if message.request == Request.GET_CONFIG and self.negotiated(
             vu.VHOST_USER_PROTOCOL_F_CONFIG
         ):

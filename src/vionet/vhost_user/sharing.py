@@ -9,8 +9,6 @@ long as it likes: it is read once, and no further than `_LINES_MAX`.
 """
 
 import itertools
-import socket
-import struct
 from collections.abc import Collection
 from pathlib import Path
 from typing import Final
@@ -18,13 +16,6 @@ from typing import Final
 from vionet.vhost_user.session import Session
 
 _LINES_MAX: Final = 10_000  # QEMU has some hundreds
-_PEERCRED: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
-
-
-def peer_pid(connection: socket.socket) -> int:
-    """The process that made the connection; 0 if it is not visible from here."""
-    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
-    return int(_PEERCRED.unpack(data)[0])
 
 
 def private_at(pid: int, uvas: Collection[int]) -> bool:
@@ -42,7 +33,7 @@ def private_at(pid: int, uvas: Collection[int]) -> bool:
 
 
 def obstacle(session: Session, pid: int) -> str | None:
-    """What is wrong with the memory of a front-end whose rings have their kicks, and the remedy."""
+    """Where guest memory is not shared although the rings have their kicks: how to mend that."""
     regions = session.memory.regions
     if regions and not private_at(pid, [region.uva for region in regions]):
         return None
@@ -50,7 +41,6 @@ def obstacle(session: Session, pid: int) -> str | None:
     size = f"{megabytes}M" if megabytes else "SIZE"
     meaning = "" if megabytes else " (SIZE as in -m)"
     return (
-        "guest memory is not shared, so no frame can pass; start QEMU with "
-        f"-object memory-backend-memfd,id=mem,size={size},share=on -machine memory-backend=mem"
-        f"{meaning}"
+        f"start QEMU with -object memory-backend-memfd,id=mem,size={size},share=on"
+        f" -machine memory-backend=mem{meaning}"
     )

@@ -37,10 +37,10 @@ _STEP_S: Final = 0.05
 class Console:
     """One serial line, on the running loop."""
 
-    def __init__(self, path: Path, log: Path) -> None:
-        """`path` is QEMU's socket, `log` the file that QEMU appends to."""
+    def __init__(self, path: Path, log: Path, vm: str = "") -> None:
+        """`path` is QEMU's socket, `log` the file that QEMU appends to; `vm` is in our own log."""
         self._path, self._log_file = path, log
-        self._log = structlog.get_logger("vionet.vm").bind(console=str(path))
+        self._log = structlog.get_logger("vionet.vm").bind(vm=vm, console=str(path))
         self._backlog = bytearray(_tail(log, BACKLOG_MAX))
         self._readers: set[asyncio.StreamWriter] = set()
         self._guest: asyncio.StreamWriter | None = None
@@ -130,7 +130,7 @@ class Console:
                 continue
             if writer.transport.get_write_buffer_size() > UNREAD_MAX:
                 writer.transport.abort()
-                self._log.info("a reader of the console was too slow")
+                self._log.info("a reader of the console is too slow, hung up on")
             else:
                 writer.write(said)
         self._unchecked += len(said)

@@ -33,7 +33,7 @@ from vionet.vm.console import Console
 from vionet.vm.keeping import Keeper, KeeperError
 from vionet.vm.model import Restart, Vm, VmError, VmPlaces
 from vionet.vm.monitor import Monitor, MonitorError
-from vionet.vm.run import Run
+from vionet.vm.run import HEARD, Run
 
 START_S: Final = 60.0  # until the monitor answers; with NICs vionet has to accept them first
 AGAIN_S: Final = 5.0  # the button is pressed again: early in its boot a guest does not notice
@@ -61,6 +61,14 @@ class State(StrEnum):
 
 
 _ENDED: Final = (State.STOPPED, State.CRASHED)
+_EVENTS: Final = {
+    State.STOPPED: "machine stopped",
+    State.STARTING: "machine starting",
+    State.RUNNING: "machine running",
+    State.PAUSED: "machine paused",
+    State.STOPPING: "machine stopping",
+    State.CRASHED: "machine crashed",
+}
 _MEND: Final = {
     State.STOPPED: "start it first",
     State.CRASHED: "start it first",
@@ -97,7 +105,7 @@ class Machine:
         self.reason: str | None = None  # why it is in that state
         self.pid: int | None = None
         self.restarts = 0
-        self.console = Console(places.console, places.log)
+        self.console = Console(places.console, places.log, vm.name)
         self._command, self._told, self._start_s = command, told, start_s
         self._backoff_s = self._delay_s = backoff_s
         self._log = structlog.get_logger("vionet.vm").bind(vm=vm.name)
@@ -222,7 +230,7 @@ class Machine:
         if self._lines.take():
             fields |= {"reason": reason} if reason else {}
             level = self._log.warning if state is State.CRASHED else self._log.info
-            level(f"machine {state}", **fields)
+            level(_EVENTS[state], **fields)
         self._told(self)
 
     async def _have(self, command: str, what: str, *wanted: State) -> None:
@@ -369,7 +377,7 @@ class Machine:
 
     def _hear(self, event: str, data: Mapping[str, Any]) -> None:
         """An event of QEMU's."""
-        line = self._run.hear(event, data)
+        fields = self._run.hear(event, data)
         match event:
             case "STOP" if self.state is State.RUNNING:
                 self._to(State.PAUSED, self._run.trouble)
@@ -381,8 +389,8 @@ class Machine:
                 self._run.hung = True  # told once, whatever QEMU says again and again
                 if self._monitor is not None:
                     self._whole(self._try("quit"))
-        if line and self._guest_lines.take():
-            self._log.info(line)
+        if fields is not None and self._guest_lines.take():
+            self._log.info(HEARD[event], **fields)
 
 
 async def _within(wait_s: float, work: Coroutine[Any, Any, None], event: asyncio.Event) -> None:

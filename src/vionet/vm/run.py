@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 TEXT_MAX: Final = 300
+HEARD: Final = {  # events of QEMU's, as the log has them
+    "BLOCK_IO_ERROR": "disk error",
+    "GUEST_PANICKED": "the guest panicked",
+    "RESET": "machine reset",
+}
 STDERR_MAX: Final = 1 << 20  # bytes; begun anew at a start
 _LINE_MAX: Final = 4096
 # Reasons of SHUTDOWN (qapi/run-state.json) -> our word, and whether that is a failure.
@@ -47,22 +52,22 @@ class Run:
         """How long it has been."""
         return time.monotonic() - self._began
 
-    def hear(self, event: str, data: Mapping[str, Any]) -> str | None:
-        """Take in an event; what is worth a line in the log."""
+    def hear(self, event: str, data: Mapping[str, Any]) -> dict[str, str] | None:
+        """Take in an event; the fields of a line in the log, if it is one of `HEARD`."""
         match event:
             case "SHUTDOWN":
                 self._shutdown = plain(data.get("reason"))
             case "BLOCK_IO_ERROR":
-                what = f"disk error: {plain(data.get('reason'))}"
+                reason = plain(data.get("reason"))
                 if data.get("action") == "stop":
-                    self.trouble = what
-                return what
+                    self.trouble = f"disk error: {reason}"
+                return {"reason": reason}
             case "GUEST_PANICKED":
                 if data.get("action") != "run":
                     self.trouble = "panic"
-                return "the guest panicked"
+                return {}
             case "RESET":
-                return f"reset by the {'guest' if data.get('guest') is True else 'host'}"
+                return {"by": "guest" if data.get("guest") is True else "host"}
             case "RESUME":
                 self.trouble = None
         return None
