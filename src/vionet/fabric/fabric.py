@@ -20,6 +20,7 @@ import numpy as np
 from vionet.engine.fdb import forget_port
 from vionet.engine.layout import HEAD_ROOM, PORTS_MAX, TALK_FRAMES, State, Work
 from vionet.engine.status import FabricKind
+from vionet.fabric.capture import CaptureRing, forget_captured
 from vionet.fabric.poll import Poll, Watched
 from vionet.fabric.worker import Workers
 from vionet.jit.record import address_of, allocate
@@ -52,6 +53,7 @@ class Fabric:
         self.name = name or kind.name.lower()
         self.kind = kind
         self._at: dict[int, AnyPort] = {}  # by the index of its slot
+        self._captures: list[CaptureRing] = []
         self.positions = NO_POSITIONS  # where packed rings' positions outlive this process
         self._state = allocate(State)
         self._serials = 0  # of ports that there ever were
@@ -116,11 +118,20 @@ class Fabric:
             names = self._at[source].name, self._at[target].name
             yield *names, *talks[source, target].tolist()
 
+    def captures(self) -> Iterator[tuple[int, list[str] | None, int, int]]:
+        """Of each capture: number, names of ports (None: all of them), records written, lost."""
+        for one in self._captures:
+            at = one.indices
+            names = None if at is None else [self._at[index].name for index in at]
+            yield one.number, names, one.records, one.lost
+
     def close(self) -> None:
         """Stop forwarding and release what the fabric owns; guests' sessions end before this."""
         for port in self._at.values():
             if not isinstance(port, GuestPort):
                 port.close()
+        for capture in list(self._captures):
+            self.end_capture(capture)
         self._workers.close()
         for poll in (*self._polls, *filter(None, (self._first,))):
             poll.close()
@@ -172,6 +183,30 @@ class Fabric:
         with self._workers.hold():
             self._state.reserved = passing
 
+    def add_capture(
+        self,
+        ports: Sequence[AnyPort] | None,
+        *,
+        snap_len: int,
+        whole: bool,
+        code: bytes,
+        ring_len: int,
+    ) -> CaptureRing:
+        """Record what passes these ports, or all that are and will be, until `end_capture`.
+
+        Raises ValueError, or OSError where there is no memory for the ring.
+        """
+        wanted = None if ports is None else [i for i, port in self._at.items() if port in ports]
+        ring = CaptureRing(self._state, self._workers.hold, wanted, ring_len, code)
+        self._captures.append(ring)
+        ring.start(snap_len, whole)
+        return ring
+
+    def end_capture(self, ring: CaptureRing) -> None:
+        """Record no more, and let go of the ring."""
+        self._captures.remove(ring)
+        ring.close()
+
     @contextmanager
     def _new_slot(self) -> Iterator[Slot]:
         """A free place, in one pause with what the port does there; nobody's again if it fails."""
@@ -197,6 +232,7 @@ class Fabric:
         """Nothing is left of who was at `index`.  *requires* hold."""
         self._state.n_ports = max(self._at, default=-1) + 1
         forget_port(self._state, index)
+        forget_captured(self._state, index)
         array: Any = self._state.ports
         array[index] = np.zeros(1, array.dtype)[0]
         for work in self._works:
