@@ -75,6 +75,7 @@ def _compile() -> None:
 
     gc.disable()  # it would look through the compiler's graphs again and again, for a second
     with compilation_shown():
+        import vionet.capture.compiled.block
         import vionet.fabric  # noqa: F401
     image.write()
 

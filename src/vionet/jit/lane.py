@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Final
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
-# The folders below src/vionet that may hold kernels: the engine's, which import none of the others.
-_ENGINE_FOLDERS: Final = ("jit", "spec", "engine")
+# The folders below src/vionet that may hold kernels: the image's, which import none of the others.
+_ENGINE_FOLDERS: Final = ("jit", "spec", "engine", "capture/compiled")
 _OTHER_FOLDERS: Final = ("bench",)
 
 
@@ -87,7 +87,7 @@ def _usable_cache(lane: Lane) -> Path:
 def cache_of(module: str) -> Path:
     """Where the machine code of a module's kernels is kept; only where there is a cache."""
     assert CACHE_DIR is not None
-    if module.startswith(tuple(f"vionet.{folder}." for folder in _ENGINE_FOLDERS)):
+    if module.replace(".", "/").startswith(tuple(f"vionet/{one}/" for one in _ENGINE_FOLDERS)):
         return CACHE_DIR
     path = CACHE_DIR / "others" / _source_hash(LANE, _OTHER_FOLDERS)
     path.mkdir(parents=True, exist_ok=True)
