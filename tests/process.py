@@ -55,7 +55,7 @@ class Child(Process):
                 del self._open[fd]
         return bool(self._open)
 
-    def wait_for(self, pattern: str, timeout: float = 30) -> re.Match[str]:
+    def wait_for(self, pattern: str, timeout: float = 60) -> re.Match[str]:
         """Wait until a line of either output matches; an end before that is an error."""
         deadline = time.monotonic() + timeout
         expression = re.compile(pattern, re.MULTILINE)
@@ -69,7 +69,7 @@ class Child(Process):
                 self.wait(left)
                 raise ChildError(f"ended before {pattern!r}: {self}")
 
-    def wait(self, timeout: float = 30) -> int:
+    def wait(self, timeout: float = 60) -> int:
         """Wait for the end, reading all output; returns the exit status."""
         deadline = time.monotonic() + timeout
         while self.read(deadline - time.monotonic()):
@@ -85,7 +85,7 @@ class Child(Process):
         assert self.process.stdin is not None
         self.process.stdin.close()
 
-    def stop(self, timeout: float = 10, with_signal: int = signal.SIGTERM) -> int:
+    def stop(self, timeout: float = 30, with_signal: int = signal.SIGTERM) -> int:
         """Ask it to end, wait for that, return the exit status."""
         self.process.send_signal(with_signal)
         return self.wait(timeout)

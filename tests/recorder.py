@@ -41,7 +41,7 @@ FEATURES = virtio.mask(
 )
 PROTOCOL_FEATURES = virtio.mask((0, 3, 4, 5, 9, 13, 15))
 CONFIG = virtio_net.CONFIG_LAYOUT.pack(b"\x52\x54\0\1\2\3", 1, 1, 1500, 0, 0, 0, 0, 0, 0)
-TIMEOUT = 10.0
+TIMEOUT = 60.0
 NEED = vu.VERSION | vu.FLAG_NEED_REPLY
 
 

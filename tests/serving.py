@@ -37,8 +37,8 @@ def only_port(path: Path) -> dict[str, Any]:
 
 
 def until_state(path: Path, state: str) -> dict[str, Any]:
-    """The first port once it is in `state`, within ten seconds."""
-    deadline = time.monotonic() + 10
+    """The first port once it is in `state`, within a minute."""
+    deadline = time.monotonic() + 60
     while True:
         port = only_port(path)
         if port["state"] == state:

@@ -9,6 +9,7 @@ import pytest
 from tests.interop.lab import Lab
 
 HERE = Path(__file__).parent
+HUNG_S = 300  # a busy machine takes ten times as long as an idle one
 # DPDK polls a core for as long as it runs; the others stop one of their peers, trace it, or want
 # its queues to be served at the same time.
 ALONE = {f"test_{name}" for name in ("dpdk", "packed", "hostile", "full_receiver", "multiqueue")}
@@ -20,6 +21,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker("interop")
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(HUNG_S))
             if item.path.stem in ALONE:
                 item.add_marker("alone")
 

@@ -11,6 +11,7 @@ socket has a timeout; nothing reports success that the receiver did not confirm.
 """
 
 import hashlib
+import os
 import select
 import socket
 import struct
@@ -26,6 +27,7 @@ ETH_P_ALL = 3
 VNET_HDR = struct.Struct("=BBHHHH")
 END = b"\xffEND"
 Address = tuple[str, int]
+LASTS_S = 300.0  # at most, however long nobody says that it is enough
 
 
 BLOCK = hashlib.shake_128(b"vionet").digest(1 << 17)
@@ -71,16 +73,35 @@ def connect(address: str, port: int, timeout: float) -> socket.socket:
             time.sleep(0.02)
 
 
-def tcp_send(address: str, port: int, size: int, rate: int, timeout: float) -> dict[str, object]:
-    """Send `size` bytes (at most `rate` a second, 0: no limit) and read the receiver's hash."""
+def wanted(size: int, sent: int, until: str, began: float) -> int:
+    """How many bytes to send next: what `size` leaves, or as many as ever before `until` is."""
+    if not until:
+        return min(1 << 16, size - sent)
+    if time.monotonic() - began > LASTS_S:
+        raise TimeoutError(f"no {until}")
+    if not os.path.exists(until):  # noqa: PTH110 - a guest has no pathlib
+        return 1 << 14
+    os.unlink(until)  # noqa: PTH108
+    return 0
+
+
+def tcp_send(
+    address: str, port: int, size: int, rate: int, timeout: float, until: str
+) -> dict[str, object]:
+    """Send `size` bytes (at most `rate` a second, 0: no limit) and read the receiver's hash.
+
+    With `until`, send before this file is there, however many bytes that are.
+    """
     digest, sent, began = hashlib.sha256(), 0, time.monotonic()
     with connect(address, port, timeout) as connection:
         connection.settimeout(timeout)
         if rate:
             connection.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, rate)
-        while sent < size:
+        if until:  # the end is near when it is told
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        while count := wanted(size, sent, until, began):
             start = sent * 31 % 65521
-            data = BLOCK[start : start + min(1 << 16, size - sent)]
+            data = BLOCK[start : start + count]
             connection.sendall(data)
             digest.update(data)
             sent += len(data)
@@ -220,19 +241,31 @@ def udp_number(address: str, port: int, count: int) -> dict[str, object]:
     return {"sent": count}
 
 
+def udp_end(address: str, port: int, timeout: float) -> dict[str, object]:
+    """Send END until nobody listens any more: one may be lost, and one finds a full receiver."""
+    deadline, sent = time.monotonic() + timeout, 0
+    with socket.socket(family_of(address), socket.SOCK_DGRAM) as client:
+        client.connect((address, port))
+        while time.monotonic() < deadline:
+            try:
+                client.send(END)
+            except ConnectionRefusedError:
+                return {"sent": sent}
+            sent += 1
+            time.sleep(0.05)
+    raise TimeoutError("somebody listens")
+
+
 def udp_count(address: str, port: int, count: int, timeout: float) -> dict[str, object]:
-    """Count numbered datagrams until there are `count`, or until none comes for `timeout`."""
+    """Count numbered datagrams until there are `count`, or until END."""
     numbers: list[int] = []
     with socket.socket(family_of(address), socket.SOCK_DGRAM) as server:
         server.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
         server.bind((address, port))
         server.settimeout(timeout)
         print("counting", flush=True)
-        try:
-            while len(numbers) < count:
-                numbers.append(int.from_bytes(server.recv(100), "big"))
-        except TimeoutError:
-            pass  # the number says it
+        while len(numbers) < count and (data := server.recv(100)) != END:
+            numbers.append(int.from_bytes(data, "big"))
     return {"received": len(numbers), "in_order": numbers == sorted(set(numbers))}
 
 
@@ -315,13 +348,13 @@ def main(command: str, *arguments: str) -> dict[str, object]:
     plain = [argument for argument in arguments if "=" not in argument]
     option = dict(argument.split("=") for argument in arguments if "=" in argument)
     where, port = plain[0] if plain else "", int(plain[1]) if plain[1:] else 0
-    timeout = float(option.get("timeout", "30"))
+    timeout = float(option.get("timeout", "60"))
     match command:
         case "tcp-serve":
             return tcp_serve(where, port, timeout)
         case "tcp-send":
             size, rate = int(option.get("bytes", "1000000")), int(option.get("rate", "0"))
-            return tcp_send(where, port, size, rate, timeout)
+            return tcp_send(where, port, size, rate, timeout, option.get("until", ""))
         case "sctp-serve":
             return sctp_serve(where, port, int(option["bytes"]), timeout)
         case "sctp-send":
@@ -335,6 +368,8 @@ def main(command: str, *arguments: str) -> dict[str, object]:
             return udp_to(where, port, int(option["source"]), sizes)
         case "udp-number":
             return udp_number(where, port, int(option["count"]))
+        case "udp-end":
+            return udp_end(where, port, timeout)
         case "udp-count":
             return udp_count(where, port, int(option["count"]), timeout)
         case "bad-udp":

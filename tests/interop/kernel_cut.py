@@ -13,6 +13,7 @@ frames from the addresses of the tests are looked at.
 import ctypes
 import fcntl
 import os
+import re
 import select
 import socket
 import struct
@@ -20,7 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.interop.peers.process import call
+from tests.interop.peers.process import call, until
 from tests.reference.frame import MACS
 from tests.tools import need, need_root
 from vionet.spec.virtio_net import NetHeader
@@ -36,7 +37,7 @@ AUXDATA = struct.Struct("IIIHHHH")
 SO_RCVBUFFORCE = 33
 UDP_SEGMENT = 103
 MARKER = MACS[1] + MACS[0] + b"\x88\xb5" + bytes(50)
-TIMEOUT = 10.0
+TIMEOUT = 60.0
 NEAR4, FAR4 = "192.0.2.1", "192.0.2.2"
 NEAR6, FAR6 = "2001:db8::1", "2001:db8::2"
 
@@ -68,6 +69,17 @@ def veth(near: str, far: str) -> None:
     for name in (near, far):
         call("sh", "-c", f"echo 1 >/proc/sys/net/ipv6/conf/{name}/disable_ipv6")
         call("ip", "link", "set", name, "mtu", "9000", "up")
+    await_link(near, far)
+
+
+def await_link(near: str, far: str) -> None:
+    """Wait until the kernel sends by a pair: that is a moment after both ends are up."""
+
+    def linked() -> bool:
+        shown = call("ip", "-o", "link", "show")
+        return all(re.search(rf" {name}@.* state UP ", shown) for name in (near, far))
+
+    until(linked, TIMEOUT, f"a link of {near}")
 
 
 class Wire:

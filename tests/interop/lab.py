@@ -80,7 +80,7 @@ class Lab:
     def boot(self, *guests: Console, first: int = 1) -> None:
         """Wait for `guests` and give them the addresses `first`, `first` + 1 and so on."""
         for guest in guests:
-            guest.await_boot(40)
+            guest.await_boot()
         for number, guest in enumerate(guests, first):
             guest.configure(number)
 

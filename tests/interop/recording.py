@@ -32,7 +32,7 @@ VARYING = (
 )
 SUM = re.compile(r"\b[0-9a-f]{32}\b")
 LEAVE, INTERRUPT = "\x1d", "\x03"  # Ctrl-], Ctrl-C
-WAIT_S = 30
+WAIT_S = 100
 READY_S = 120  # where the engine has to be compiled
 
 

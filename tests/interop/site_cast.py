@@ -141,8 +141,9 @@ class Cast:
             guest = self.guests[name]
             self.await_address(guest, rf"inet {re.escape(self.address(name))}/31 ")
             self.await_address(guest, r"inet6 \S+/64 scope global dynamic")
-            assert f"default via {self.gateway(name)} dev eth0" in guest.run("ip route")
-            assert "default via fe80::1 dev eth0" in guest.run("ip -6 route")
+            for command, gateway in (("ip route", self.gateway(name)), ("ip -6 route", "fe80::1")):
+                wanted = f"default via {gateway} dev eth0"
+                guest.run(f"until {command} | grep -q '{wanted}' ; do usleep 20000 ; done")
             known = self.site.machines()[name]["interfaces"][0]["addresses"]
             assert [self.address(name), str(self.network6(name))] == known
             assert IPv6Address(self.address6(name)) in self.network6(name)

@@ -25,7 +25,7 @@ from tests.interop.peers.vionet import SOURCE, Vionet
 from vionet.bench.guest import machine
 from vionet.daemon.control import ask, ask_status
 
-WAIT_S = 60
+WAIT_S = 120
 
 
 class Machine(Console):
@@ -146,7 +146,7 @@ class Site(Vionet):
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        until(lambda: not self.processes(), 10, "end of all processes", 0.05)
+        until(lambda: not self.processes(), 60, "end of all processes", 0.05)
 
 
 def host_of(place: Namespace, address4: str, address6: str) -> Namespace:

@@ -35,7 +35,7 @@ class Host:
         argv = ["unshare", "--net", "--pid", "--mount-proc", "--fork", "--kill-child"]
         commands = "ip link set lo up && mount -t tmpfs tmpfs /run && echo up && exec sleep 600"
         self._child = Peer([*argv, "sh", "-c", commands], folder / "host.log")
-        self._child.await_line("up", 10)
+        self._child.await_line("up", 60)
         pid = self._child.process.pid
         (self._inside,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
@@ -48,7 +48,7 @@ class Host:
     def run(self, *argv: str) -> str:
         """What a command that ends says."""
         done = subprocess.run(
-            [*self.enter, *argv], capture_output=True, text=True, timeout=20, check=False
+            [*self.enter, *argv], capture_output=True, text=True, timeout=60, check=False
         )
         return done.stdout
 
@@ -76,7 +76,7 @@ class Terminal:
             os.close(line)
         self._raw = b""
         self._shown = self._typed = 0
-        self.await_prompt("$", 10)
+        self.await_prompt("$", 60)
 
     @property
     def text(self) -> str:
@@ -115,7 +115,7 @@ class Terminal:
     def close(self) -> None:
         """End the shell; what it has started is the host's to end."""
         self._child.kill()
-        self._child.wait(10)
+        self._child.wait(30)
         os.close(self._keyboard)
 
     def _await(self, seen: Callable[[], bool], timeout: float, what: str) -> None:

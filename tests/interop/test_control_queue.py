@@ -24,7 +24,7 @@ CONTROL = {
     "VIRTIO_NET_F_CTRL_GUEST_OFFLOADS",
     "VIRTIO_NET_F_GUEST_ANNOUNCE",
 }
-WAIT = 10
+WAIT = 60
 IP = "/sbin/ip"  # that of busybox, which `ip` alone means, knows less
 
 
@@ -212,6 +212,6 @@ def test_qemu_sees_the_link_by_its_connection(lab: Lab) -> None:
     until(carrier(a, "0"), WAIT, "link down", 0.1)
     vionet.set("a", "link=up")
     until(carrier(a, "1"), WAIT, "link up", 0.1)
-    assert "attached" == vionet.ports()["a"]["state"]
+    until(lambda: "attached" == vionet.ports()["a"]["state"], WAIT, "session", 0.1)
     a.run(f"ping -c 2 -i 0.2 -W 2 {b.address4}")
     transfer(a, b, b.address4, 200_000).check()

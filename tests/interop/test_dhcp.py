@@ -20,7 +20,7 @@ COUNT = SIZES.count(",") + 1
 def watched(receiver: Shell, sender: Shell, address: str, ports: tuple[int, int]) -> dict[str, int]:
     """What `receiver` sees of datagrams of SIZES from `sender`; source and destination `ports`."""
     source, destination = ports
-    job = receiver.start_endpoint(f"watch {receiver.interface} timeout=20 count={COUNT}")
+    job = receiver.start_endpoint(f"watch {receiver.interface} timeout=60 count={COUNT}")
     job.await_output("watching")
     if destination == 9999:  # not one that `watch` counts: end with one that it does
         sender.endpoint(f"udp-to {address} {destination} source={source} sizes={SIZES}")
@@ -71,10 +71,11 @@ def test_w7_no_partial_frame_reaches_a_guest_that_declined(lab: Lab, receiver: s
     place.configure(3)
     end.check(b, vionet.ports()["b"])
     b.run("ethtool -K eth0 gro off")
-    watching = b.start_endpoint("watch eth0 timeout=8")
+    watching = b.start_endpoint("watch eth0 timeout=200 count=1")
     watching.await_output("watching")
     for sender in (a, place):
         converse(sender, b, size=500_000, largest=200)
+    place.endpoint(f"udp-to {b.address4} 68 source=67 sizes=300")  # which is the end of it
     seen = watching.results()[0]["seen"]
     wrong = {key: n for key, n in seen.items() if not re.search(r"flags=0 gso=0 complete$", key)}
     assert {} == wrong

@@ -69,12 +69,13 @@ def test_w70_switch_waits_for_nobody(lab: Lab) -> None:
     for name, guest in zip("abc", guests, strict=True):
         End.read("uml").check(guest, vionet.ports()[name])
     transfer(b, a, a.address4, 100_000).check()
-    counting = a.start_endpoint(f"udp-count {a.address4} {PORT} count={COUNT} timeout=2")
+    counting = a.start_endpoint(f"udp-count {a.address4} {PORT} count={COUNT}")
     counting.await_output("counting")
     stop(a)
     b.endpoint(f"udp-number {a.address4} {PORT} count={COUNT}")
     transfer(b, c, c.address4, 5_000_000).check()
     go_on(a)
+    b.endpoint(f"udp-end {a.address4} {PORT}")
     (counted,) = counting.results()
     drops = vionet.ports()["a"]["drops"]
     assert counted["in_order"]

@@ -16,7 +16,15 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from tests.interop.kernel_cut import FAR4, FAR6, NEAR4, NEAR6, UDP_SEGMENT, own_namespace
+from tests.interop.kernel_cut import (
+    FAR4,
+    FAR6,
+    NEAR4,
+    NEAR6,
+    UDP_SEGMENT,
+    await_link,
+    own_namespace,
+)
 from tests.interop.peers.process import call
 from tests.interop.test_matrix_sinks import KINDS
 from tests.reference.frame import BROADCAST, MACS
@@ -37,7 +45,7 @@ from vionet.spec.virtio_net import NetHeader
 pytestmark = pytest.mark.root
 SOL_PACKET, PACKET_VNET_HDR = 263, 15
 HDR_LEN = 10
-TIMEOUT = 10.0
+TIMEOUT = 60.0
 
 
 @dataclass
@@ -90,6 +98,7 @@ def plugged(kind: str, label: str) -> Iterator[tuple[Network, Source]]:
             call("ip", "link", "add", "gout0", "type", "veth", "peer", "name", "gout1")
             for end in ("gout0", "gout1"):
                 call("ip", "link", "set", end, "mtu", "9000", "up")
+            await_link("gout0", "gout1")
             port = InterfacePort(slot(network, 0), KINDS[label], open_interface("gout0"))
             name, burst = "gout1", from_interface
         stack.callback(port.close)

@@ -96,7 +96,7 @@ def attach(network: Network, stack: ExitStack) -> Iterator[Sink]:
     ours, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     for each in (ours, end):
         each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-    end.settimeout(10)
+    end.settimeout(60)
     stack.callback(end.close)
     stream, parser = StreamPort(slot(network, place()), Options(features=ALL)), Parser()
     stream.attach(ours)

@@ -5,10 +5,12 @@ import pytest
 from tests.interop.lab import Lab
 from tests.interop.peers.qemu import Qemu
 from tests.interop.peers.shell import last_literal
-from tests.interop.peers.traffic import check_datagrams, transfer
+from tests.interop.peers.traffic import check_datagrams, lasting
 from tests.interop.peers.uml import Uml
 from tests.interop.peers.vionet import Vionet
+from tests.interop.test_restart import await_bytes
 
+RATE = 300_000  # bytes a second
 MQ = "VIRTIO_NET_F_MQ"
 CTRL_VQ = "VIRTIO_NET_F_CTRL_VQ"
 
@@ -28,15 +30,17 @@ def test_w30_queues_are_enabled_and_disabled_under_load(trio: tuple[Vionet, Qemu
     """TCP both ways goes on, byte for byte, while `ethtool -L` changes the number of queues."""
     vionet, a, b = trio
     jobs = [
-        transfer(a, b, b.address4, 3_000_000, rate=300_000, timeout=60),
-        transfer(b, a, a.address4, 3_000_000, rate=300_000, port=5202, timeout=60),
+        lasting(a, b, b.address4, RATE),
+        lasting(b, a, a.address4, RATE, port=5202),
     ]
     for count in (2, 1, 2, 1, 2):
         a.run(f"ethtool -L eth0 combined {count}")
-        assert count == vionet.ports()["a"]["queues"]
-        a.run("sleep 1")
+        ports = vionet.ports()
+        assert count == ports["a"]["queues"]
+        for name in "ab":  # they go on
+            await_bytes(vionet, name, ports[name]["ledger"]["rx_bytes"] + RATE // 2)
     for job in jobs:
-        job.check(60)
+        job.check()
     drops = vionet.ports()["a"]["drops"]
     assert not {"ring_broken", "rx_ring_broken", "queue_unused"} & drops.keys()
 

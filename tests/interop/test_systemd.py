@@ -175,7 +175,7 @@ def systemd(run_dir: Path) -> Iterator[Systemd]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.root
 def test_machines_live_through_restart_and_crash(systemd: Systemd) -> None:
     """Started, it is ready when everything answers.  A reload adds a machine and leaves the other
@@ -222,7 +222,7 @@ def test_machines_live_through_restart_and_crash(systemd: Systemd) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.root
 def test_owner_commands_what_is_theirs(systemd: Systemd) -> None:
     """The user daemon finds the host's site, sees one machine and the instance that it makes, and

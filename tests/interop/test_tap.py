@@ -25,7 +25,6 @@ TAP = "viotap0"
         ("wire", "qemu disable-modern=on disable-legacy=off mrg_rxbuf=off", ""),
     ],
 )
-@pytest.mark.timeout(180)
 def test_guest_and_tap(lab: Lab, kind: str, end: str, tap: str) -> None:
     """TCP and UDP of every size between a guest and a namespace; a wire copies no payload."""
     one, place = End.read(end), lab.namespace("tap")

@@ -37,7 +37,7 @@ def net(lab: Lab) -> Iterator[Net]:
     )
     guests = {name: lab.uml(name, modules=(*NET_MODULES, *VLAN_MODULES)) for name in "abtu"}
     for guest in guests.values():
-        guest.await_boot(40)
+        guest.await_boot()
     for name, address in (("a", "198.51.100.1"), ("b", "203.0.113.1"), ("u", "198.51.100.4")):
         guests[name].run(f"ip addr add {address}/24 dev eth0 && ip link set eth0 up")
     guests["t"].run("ip link set eth0 up")
@@ -57,7 +57,6 @@ def send(net: Net, sender: str, receiver: str, address: str) -> None:
     moving.check()
 
 
-@pytest.mark.timeout(120)
 def test_access_ports_and_trunks(net: Net) -> None:
     """W51: each VLAN's members reach each other over pushed and popped tags, nobody else; large
     frames pass whole, with the tag counted in their header's length."""
@@ -81,7 +80,6 @@ def test_access_ports_and_trunks(net: Net) -> None:
         assert 0 == ports[name]["ledger"]["segments"]
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("outer", ["802.1Q", "802.1ad"])
 def test_stacked_tags_pass(net: Net, outer: str) -> None:
     """A tag inside the VLAN's, or around it (a provider's, which is no VLAN of this switch and
@@ -101,7 +99,6 @@ def test_stacked_tags_pass(net: Net, outer: str) -> None:
         send(net, "u", "a", "192.0.2.1")
 
 
-@pytest.mark.timeout(120)
 def test_vlans_change_while_frames_pass(net: Net) -> None:
     """`vionet port set` moves a guest to another VLAN; its peers there are reached at once."""
     vionet, guests = net

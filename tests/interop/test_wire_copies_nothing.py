@@ -43,7 +43,7 @@ def test_every_payload_vector_lies_in_the_guests_memory(lab: Lab) -> None:
     End.read("uml").check(guest, vionet.ports()["a"])
     tracer = Peer([sys.executable, str(TRACER), str(vionet.pid)], lab.folder / "trace")
     try:
-        tracer.await_line("attached", 20)
+        tracer.await_line("attached", 60)
         regions = guest_memory(vionet.pid)
         for sender, receiver in ((guest, place), (place, guest)):
             transfer(sender, receiver, receiver.address4, SIZE).check()

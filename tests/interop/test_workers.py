@@ -3,7 +3,7 @@
 import pytest
 
 from tests.interop.lab import Lab
-from tests.interop.peers.traffic import converse, transfer
+from tests.interop.peers.traffic import converse, lasting, transfer
 from vionet.daemon.control import RequestError, ask_port
 
 WORKERS = ("--workers", "2")
@@ -30,7 +30,7 @@ def test_ports_come_and_go_while_tcp_runs(lab: Lab) -> None:
     a, b = lab.uml("a"), lab.uml("b")
     lab.boot(a, b)
     assert all(OFFLOADS <= set(port["features"]) for port in vionet.ports().values())
-    under_way = transfer(a, b, b.address4, 20_000_000, rate=2_000_000, timeout=60)
+    under_way = lasting(a, b, b.address4, 2_000_000)
     text = f"c={lab.guest('c')}"
     for _ in range(20):
         assert "waiting" == ask_port(vionet.control, "add", text)["state"]
@@ -42,7 +42,7 @@ def test_ports_come_and_go_while_tcp_runs(lab: Lab) -> None:
     assert ["a", "b"] == list(vionet.ports())
     ask_port(vionet.control, "add", text)
     c = lab.uml("c")
-    c.await_boot(40)
+    c.await_boot()
     c.configure(3)
     transfer(c, b, b.address4, 1_000_000, port=5202).check()
     assert "attached" == ask_port(vionet.control, "remove", "c")["state"]

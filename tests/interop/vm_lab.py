@@ -172,6 +172,6 @@ def until_gone(*pids: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             pidfd = os.pidfd_open(pid)
             try:
-                assert select.select([pidfd], [], [], 10)[0], f"{pid} runs on"
+                assert select.select([pidfd], [], [], WAIT_S)[0], f"{pid} runs on"
             finally:
                 os.close(pidfd)

@@ -1,15 +1,17 @@
-"""Attach an XDP program that passes everything to an interface for some
-seconds: `xdp.py INTERFACE SECONDS`.  Runs in a guest, with the standard library alone.
+"""Attach an XDP program that passes everything to an interface, until a file is there: `xdp.py
+INTERFACE FILE`.  Runs in a guest, with the standard library alone.
 """
 
 import ctypes
 import os
-import select
 import socket
 import struct
 import sys
+import time
+from pathlib import Path
 
 SYS_BPF = 321  # x86-64
+LASTS_S = 300
 PROG_LOAD, LINK_CREATE = 5, 28
 PROG_TYPE_XDP, ATTACH_XDP = 6, 37
 PASS_ALL = bytes.fromhex("b7000000020000009500000000000000")  # r0 = XDP_PASS; exit
@@ -25,7 +27,7 @@ def bpf(command: int, attributes: bytes) -> int:
     return fd
 
 
-def main(interface: str, seconds: str) -> None:
+def main(interface: str, file: str) -> None:
     """Attach, wait, detach."""
     code, licence = ctypes.create_string_buffer(PASS_ALL, 16), ctypes.create_string_buffer(b"GPL")
     addresses = ctypes.addressof(code), ctypes.addressof(licence)
@@ -33,7 +35,9 @@ def main(interface: str, seconds: str) -> None:
     index = socket.if_nametoindex(interface)
     link = bpf(LINK_CREATE, struct.pack("=IIII", program, index, ATTACH_XDP, 0))
     print("attached", flush=True)
-    select.select([], [], [], float(seconds))
+    deadline = time.monotonic() + LASTS_S
+    while not Path(file).exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
     os.close(link)
 
 

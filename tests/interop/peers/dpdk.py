@@ -14,10 +14,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.interop.peers.netns import Namespace
-from tests.interop.peers.process import Peer, PeerError, call
+from tests.interop.peers.process import Peer, PeerError, call, until
 from tests.tools import absent, need
 
 PAGES = Path("/proc/sys/vm/nr_hugepages")
+DROP, COMPACT = Path("/proc/sys/vm/drop_caches"), Path("/proc/sys/vm/compact_memory")
 MEMORY = 96  # MiB of hugepages for one testpmd
 
 
@@ -27,10 +28,8 @@ def hugepages(folder: Path, megabytes: int = 256) -> Iterator[Path]:
     before = int(PAGES.read_text())
     mount = folder / "huge"
     mount.mkdir()
-    PAGES.write_text(str(before + megabytes // 2))
     try:
-        if int(PAGES.read_text()) < before + megabytes // 2:
-            absent("no memory for hugepages")
+        _reserve(before + megabytes // 2)
         call("mount", "-t", "hugetlbfs", "-o", "pagesize=2M", "none", str(mount))
         try:
             yield mount
@@ -38,6 +37,23 @@ def hugepages(folder: Path, megabytes: int = 256) -> Iterator[Path]:
             call("umount", "--lazy", str(mount))  # a killed testpmd may hold it a little longer
     finally:
         PAGES.write_text(str(max(int(PAGES.read_text()) - megabytes // 2, 0)))
+
+
+def _reserve(pages: int) -> None:
+    """Have so many pages; where memory is in pieces, it is put together first."""
+
+    def there() -> bool:
+        PAGES.write_text(str(pages))
+        if int(PAGES.read_text()) >= pages:
+            return True
+        DROP.write_text("3")
+        COMPACT.write_text("1")
+        return False
+
+    try:
+        until(there, 30, "hugepages", 0.2)
+    except PeerError:
+        absent("no memory for hugepages")
 
 
 class Testpmd:
@@ -79,9 +95,9 @@ class Testpmd:
             argv += ["--vdev", device]
         argv += ["--", f"--forward-mode={forward}", "-i", "--total-num-mbufs=8192", *options]
         self.child = Peer(argv, folder / f"{name}.log", stdin=subprocess.PIPE)
-        self.child.await_line("testpmd> ", 30)
+        self.child.await_line("testpmd> ", 60)
 
-    def command(self, line: str, timeout: float = 10) -> str:
+    def command(self, line: str, timeout: float = 60) -> str:
         """Type `line` and return what testpmd says until it prompts again."""
         assert self.child.process.stdin is not None
         before = len(self.child.output())

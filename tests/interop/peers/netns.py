@@ -29,6 +29,7 @@ with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as packets:
     packets.bind((sys.argv[1], 0))
     packets.send(bytes.fromhex("0180c2000001 020000000001 88b5") + {LAST!r})
 """
+BUFFER = 64  # MiB of a capture: on a busy machine nobody reads it for a while
 _numbers = itertools.count(1)
 
 
@@ -38,14 +39,14 @@ class ChildJob(Job):
 
     child: Peer
 
-    def result(self, timeout: float = 30) -> str:
+    def result(self, timeout: float = 90) -> str:
         """Wait for the end (see `Job.result`)."""
         status = self.child.wait(timeout)
         if status:
             raise PeerError(f"{self.child.argv}: status {status}: {self.child.tail()}")
         return self.child.output()
 
-    def await_output(self, text: str, timeout: float = 20) -> None:
+    def await_output(self, text: str, timeout: float = 60) -> None:
         """Wait until it has printed `text` (see `Job.await_output`)."""
         self.child.await_line(text, timeout)
 
@@ -68,7 +69,7 @@ class Namespace(Shell):
         """The words before a command line that runs it here."""
         return ["ip", "netns", "exec", self.name]
 
-    def run(self, command: str, timeout: float = 20) -> str:
+    def run(self, command: str, timeout: float = 60) -> str:
         """Run `command` (see `Shell.run`)."""
         done = subprocess.run(
             [*self.enter, "sh", "-c", command],
@@ -94,6 +95,12 @@ class Namespace(Shell):
         """Move `interface` of the test's own namespace here; it becomes `self.interface`."""
         call("ip", "link", "set", interface, "netns", self.name)
         self.interface = interface
+
+    def await_link(self, *interfaces: str) -> None:
+        """Wait until they have a link: the kernel says so a moment after both ends are up, and
+        drops what is sent before."""
+        for name in interfaces:
+            self.run(f"until ip -o link show {name} | grep -q 'state UP' ; do sleep 0.02 ; done")
 
     def delete(self) -> None:
         """Kill what still runs here and remove the namespace with its interfaces."""
@@ -167,11 +174,11 @@ class Capture(Recording):
         folder.mkdir(exist_ok=True)
         self.place, self.interface = place, interface
         super().__init__(folder / f"{place.name}-{interface}.pcapng")
-        argv = [*place.enter, "tshark", "-q", "-i", interface, "-s", "0"]
+        argv = [*place.enter, "tshark", "-q", "-i", interface, "-s", "0", "-B", str(BUFFER)]
         self.child = Peer([*argv, "-w", str(self.file)], self.file.with_suffix(".log"))
-        self.child.await_line("Capturing on", 20)
+        self.child.await_line("Capturing on", 60)
         # tshark says so a little before dumpcap has its socket: dumpcap's own line is the event.
-        self.child.await_line("Capture started", 20)
+        self.child.await_line("Capture started", 60)
 
     def stop(self) -> None:
         """End the capture; all that came before this call is then in the file.
@@ -181,6 +188,6 @@ class Capture(Recording):
         """
         argv = [*self.place.enter, sys.executable, "-ISc", LAST_OUT, self.interface]
         call(*argv)
-        until(lambda: LAST in self.file.read_bytes(), 20, f"end of {self.file.name}", 0.05)
+        until(lambda: LAST in self.file.read_bytes(), 60, f"end of {self.file.name}", 0.05)
         self.child.process.send_signal(signal.SIGINT)
-        self.child.wait(20)
+        self.child.wait(60)

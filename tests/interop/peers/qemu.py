@@ -24,7 +24,7 @@ class Qemu(Console):
         self.python = initramfs.PYTHON
         self.endpoint_path = "/endpoint.pyc"
 
-    def reboot(self, timeout: float) -> None:
+    def reboot(self, timeout: float = 120) -> None:
         """Reboot the guest (its front-end stays) and wait until its shell listens again."""
         self.send("reboot -f")
         self.await_boot(timeout)

@@ -37,7 +37,7 @@ class Relay(Recording):
     def close(self) -> None:
         """Stop, and finish the capture file."""
         self._stop.close()
-        self._thread.join(10)
+        self._thread.join(60)
         self._listener.close()
         self._stopped.close()
 

@@ -31,15 +31,15 @@ class EndpointJob(Job):
 
     job: Job
 
-    def result(self, timeout: float = 30) -> str:
+    def result(self, timeout: float = 90) -> str:
         """Wait for the end (see `Job.result`)."""
         return self.job.result(timeout)
 
-    def await_output(self, text: str, timeout: float = 20) -> None:
+    def await_output(self, text: str, timeout: float = 60) -> None:
         """Wait until it has printed `text` (see `Job.await_output`)."""
         self.job.await_output(text, timeout)
 
-    def results(self, timeout: float = 30) -> list[Any]:
+    def results(self, timeout: float = 90) -> list[Any]:
         """What the traffic endpoint's commands returned."""
         found: list[Any] = last_literal(self.result(timeout))
         return found
@@ -51,7 +51,7 @@ class Shell(shell.Shell):
     python: str = "python3"
     endpoint_path: str = str(ENDPOINT)
 
-    def endpoint(self, arguments: str, timeout: float = 30) -> Any:
+    def endpoint(self, arguments: str, timeout: float = 90) -> Any:
         """Run one command of the traffic endpoint; returns its result."""
         (result,) = last_literal(self.run(f"{self._endpoint} {arguments}", timeout))
         return result

@@ -85,7 +85,7 @@ class SiteVm(Console):
             assert program.running, program.tail()
             return line.connect_ex(str(self.places.console)) == 0
 
-        until(connected, 20, "serial line")
+        until(connected, 60, "serial line")
         program.process.stdin = os.fdopen(os.dup(line.fileno()), "wb", 0)
         program.process.stdout = os.fdopen(line.detach(), "rb", 0)
         return program
@@ -98,17 +98,17 @@ class SiteVm(Console):
         """
         self.send(command)
         with contextlib.suppress(ConsoleClosedError):
-            self._read_until(b"@@never", 20)
-        return self.child.wait(20)
+            self._read_until(b"@@never", 60)
+        return self.child.wait(60)
 
     def ask(self, question: Callable[[QMPClient], Coroutine[Any, Any, T]]) -> T:
         """What `question` finds out over QMP."""
 
         async def asked() -> T:
             client = QMPClient(self.name)
-            await asyncio.wait_for(client.connect(str(self.places.monitor)), 20)
+            await asyncio.wait_for(client.connect(str(self.places.monitor)), 60)
             try:
-                return await asyncio.wait_for(question(client), 20)
+                return await asyncio.wait_for(question(client), 60)
             finally:
                 with contextlib.suppress(EOFError):  # a QEMU that was told to quit may be faster
                     await client.disconnect()

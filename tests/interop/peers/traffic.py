@@ -2,15 +2,19 @@
 
 How it works: every function runs the endpoint at both ends and asserts what the *receiver* says:
 the hash of the bytes that arrived, the number of good datagrams.  Sizes are kept small because
-guests without KVM are slow; a transfer that has to last is paced with `rate`.
+guests without KVM are slow; a transfer beside which something else happens lasts until that has
+happened, not for a time.
 """
 
+import itertools
+import os
 from dataclasses import dataclass
 from typing import Any
 
 from tests.interop.peers.shell import EndpointJob, Shell
 
 PORT = 5201
+_numbers = itertools.count(1)
 
 
 def addresses(shell: Shell) -> tuple[str, str]:
@@ -20,17 +24,22 @@ def addresses(shell: Shell) -> tuple[str, str]:
 
 @dataclass
 class Transfer:
-    """A bulk TCP transfer under way."""
+    """A bulk TCP transfer under way, of so many bytes, or until it is enough."""
 
     size: int
     serving: EndpointJob
     sending: EndpointJob
     repeated: bool = False  # see `check_bulk`
+    sender: Shell | None = None  # who makes a file when it is enough
+    until: str = ""
 
-    def check(self, timeout: float = 60) -> None:
-        """Wait for the end; every byte has to have arrived."""
+    def check(self, timeout: float = 90) -> None:
+        """Say that it is enough and wait for the end; every byte has to have arrived."""
+        if self.sender is not None:
+            self.sender.run(f": >{self.until}")
         (sent,), (received,) = self.sending.results(timeout), self.serving.results(timeout)
-        check_bulk(self.size, sent, received, repeated=self.repeated)
+        size = self.size if self.sender is None else sent["bytes"]
+        check_bulk(size, sent, received, repeated=self.repeated)
 
 
 def check_bulk(
@@ -59,20 +68,43 @@ def transfer(
     address: str,
     size: int,
     *,
-    rate: int = 0,
     port: int = PORT,
-    timeout: int = 30,
+    timeout: int = 60,
 ) -> Transfer:
-    """Start sending `size` bytes to `receiver` at `address`, at most `rate` bytes a second."""
+    """Start sending `size` bytes to `receiver` at `address`."""
     serving = receiver.start_endpoint(f"tcp-serve {address} {port} timeout={timeout}")
-    arguments = f"tcp-send {address} {port} bytes={size} rate={rate} timeout={timeout}"
+    arguments = f"tcp-send {address} {port} bytes={size} timeout={timeout}"
     return Transfer(size, serving, sender.start_endpoint(arguments))
+
+
+def lasting(
+    sender: Shell,
+    receiver: Shell,
+    address: str,
+    rate: int,
+    *,
+    port: int = PORT,
+    repeated: bool = False,
+) -> Transfer:
+    """Start sending `rate` bytes a second to `receiver` at `address`, until `check` is called."""
+    serving = receiver.start_endpoint(f"tcp-serve {address} {port} timeout=90")
+    return lasting_to(serving, sender, address, rate, port=port, repeated=repeated)
+
+
+def lasting_to(
+    serving: EndpointJob, sender: Shell, address: str, rate: int, *, port: int, repeated: bool
+) -> Transfer:
+    """The same, to somebody who listens."""
+    until = f"/dev/shm/vionet-enough-{os.getpid()}-{next(_numbers)}"
+    arguments = f"tcp-send {address} {port} rate={rate} until={until} timeout=90"
+    sending = sender.start_endpoint(arguments)
+    return Transfer(0, serving, sending, repeated, sender, until)
 
 
 def datagrams(one: Shell, other: Shell, address: str, *, largest: int = 1472) -> None:
     """Datagrams of every size 0 to `largest`, both ways."""
     serving = other.start_endpoint(f"udp-serve {address} {PORT}")
-    asked = one.endpoint(f"udp-send {address} {PORT} largest={largest}", 60)
+    asked = one.endpoint(f"udp-send {address} {PORT} largest={largest}", 90)
     (served,) = serving.results()
     check_datagrams(largest, asked, served)
 

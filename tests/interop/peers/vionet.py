@@ -89,7 +89,7 @@ class Vionet:
     def stop(self) -> int:
         """SIGTERM; returns the exit status."""
         self.child.process.send_signal(signal.SIGTERM)
-        return self.child.wait(10)
+        return self.child.wait(60)
 
 
 @contextlib.contextmanager

@@ -69,7 +69,7 @@ class Console(Shell):
         before, _, self._pending = self._pending.partition(marker)
         return before
 
-    def await_boot(self, timeout: float) -> None:
+    def await_boot(self, timeout: float = 120) -> None:
         """Wait for the line that the guest's init prints when its shell listens.
 
         A guest that ends at its first boot is started again, once.
@@ -85,7 +85,7 @@ class Console(Shell):
             self._read_until(READY, timeout)
         self._booted = True
 
-    def run(self, command: str, timeout: float = 20) -> str:
+    def run(self, command: str, timeout: float = 60) -> str:
         """Run `command` in the guest's shell (see `Shell.run`)."""
         self._count += 1
         marker = f"@@{self._count}:"
@@ -94,7 +94,7 @@ class Console(Shell):
             raise ProgramError(f"a console takes one line of less than 3500 characters: {line!r}")
         self.send(line.rstrip())
         output = self._read_until(marker.encode(), timeout).decode(errors="replace")
-        status = int(self._read_until(b"\n", 5))
+        status = int(self._read_until(b"\n", timeout))
         if status:
             raise ProgramError(f"{self.name}: {command}: status {status}: {output}")
         return output
@@ -123,14 +123,14 @@ class ConsoleJob(Job):
     console: Console
     file: str
 
-    def result(self, timeout: float = 30) -> str:
+    def result(self, timeout: float = 90) -> str:
         """Wait for the end (see `Job.result`)."""
         file = self.file
         return self.console.run(
             f"wait $(cat {file}.pid) ; status=$? ; cat {file}.out ; (exit $status)", timeout
         )
 
-    def await_output(self, text: str, timeout: float = 20) -> None:
+    def await_output(self, text: str, timeout: float = 60) -> None:
         """Wait until it has printed `text` (see `Job.await_output`)."""
         loop = f"until grep -q '{text}' {self.file}.out ; do usleep 20000 ; done"
         self.console.run(loop, timeout)

@@ -41,7 +41,7 @@ def until(condition: Callable[[], object], timeout: float, what: str, step: floa
         time.sleep(step)
 
 
-def call(*argv: str, timeout: float = 20, check: bool = True) -> str:
+def call(*argv: str, timeout: float = 60, check: bool = True) -> str:
     """Run a short command and return its standard output; errors carry its standard error."""
     done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False)
     if check and done.returncode:
@@ -88,7 +88,7 @@ class Process:
         """SIGKILL the whole group and reap the process."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(30)
         self.collect_rest()
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             if pipe is not None:

@@ -13,11 +13,11 @@ class Job(ABC):
     """A command that runs beside the others."""
 
     @abstractmethod
-    def result(self, timeout: float = 30) -> str:
+    def result(self, timeout: float = 90) -> str:
         """Wait for the end and return the output; a status other than 0 is an error."""
 
     @abstractmethod
-    def await_output(self, text: str, timeout: float = 20) -> None:
+    def await_output(self, text: str, timeout: float = 60) -> None:
         """Wait until the command has printed `text`."""
 
 
@@ -30,7 +30,7 @@ class Shell(ABC):
     address6: str = ""
 
     @abstractmethod
-    def run(self, command: str, timeout: float = 20) -> str:
+    def run(self, command: str, timeout: float = 60) -> str:
         """Run `command` in `sh` and return its output; a status other than 0 is an error."""
 
     @abstractmethod
