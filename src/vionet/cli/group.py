@@ -38,6 +38,9 @@ _COMMANDS: Final = {
         "vionet.cli.status", "status", "Who is attached, what was negotiated, the ledger."
     ),
     "web": Entry("vionet.cli.web", "web", "Show in a browser what running fabrics do, live."),
+    "explain": Entry(
+        "vionet.cli.explain", "explain", "What happens to frames and why; what a counter means."
+    ),
     "port": Entry("vionet.cli.port", "port", "Change a port while it is in use."),
     "vm": Entry("vionet.cli.vm", "vm", "Start and stop machines, attach to their consoles."),
     "reload": Entry("vionet.cli.vm", "reload", "Have a site follow its changed file."),

@@ -17,7 +17,7 @@ docs/ledger.md, `vionet explain`, metrics and the page all read it here.
 
 from functools import cache
 from importlib import resources
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 LEDGER: Final = "ledger"  # the kind of what is no drop
 KINDS: Final = ("normal", "choice", "slow", "network", "guest", "host")
@@ -38,6 +38,12 @@ class Counter(NamedTuple):
     def is_drop(self) -> bool:
         """It counts frames that went nowhere (`fdb_full` alone: what was not learnt)."""
         return self.kind != LEDGER
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """For programs."""
+        texts = {key: plain(text) for key, text in self._asdict().items()}
+        return {**texts, "rules": self.rules.split()}
 
 
 @cache

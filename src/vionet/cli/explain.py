@@ -1,0 +1,117 @@
+"""`vionet explain`: what happens to frames, and what a counter means."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vionet.cli.group import Failure
+from vionet.cli.which import fabric_of
+from vionet.config.option import suggest
+from vionet.daemon.control import ControlError, RequestError, ask_status
+from vionet.spec.counter import counters
+from vionet.vhost_user.listener import SocketError
+
+_HOW = """\b
+Examples:
+  vionet explain web db
+  vionet explain web --next --filter 'tcp port 80'
+  vionet explain web db --pcap file.pcapng --frame 7
+  vionet explain rx_ring_full
+"""
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_HOW)
+@click.argument("words", nargs=-1, metavar="[NAME [NAME]|COUNTER]")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option(
+    "--control", type=click.Path(path_type=Path), help="Ask the fabric with this control socket."
+)
+@click.option("--fabric", metavar="NAME", help="Ask this fabric.")
+def explain(
+    words: tuple[str, ...], as_json: bool, control: Path | None, fabric: str | None
+) -> None:
+    """What happens to frames between two ports, to one frame, or why a counter grows.
+
+    Two NAMES: what each port was offered and took, and what becomes of TCP and UDP between them,
+    rule by rule.  One NAME: the counters of that port.  A COUNTER of the ledger or a drop reason:
+    what it means, likely causes, how to mend it.
+    """
+    if not 1 <= len(words) <= 2:
+        raise click.UsageError("name two ports, one port, or a counter")
+    with _told():
+        if len(words) == 2:
+            _explain_pair(*_found(control, fabric, *words), *words, as_json)
+        elif (name := words[0].lower()) in counters():
+            _explain_counter(name, as_json)
+        else:
+            _explain_port(control, fabric, words[0], as_json)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except (ControlError, RequestError, SocketError) as error:
+        raise Failure(str(error)) from None
+
+
+def _found(control: Path | None, fabric: str | None, *names: str) -> tuple[Path, Mapping[str, Any]]:
+    """The control socket and the part of the status document with all these ports."""
+    path, _ = fabric_of(control, fabric, names[0])
+    running = [one for one in ask_status(path)["fabrics"] if fabric in (None, one["name"])]
+    known: set[str] = set()
+    for one in running:
+        known |= (here := {port["name"] for port in one["ports"] if port["kind"] != "service"})
+        if here.issuperset(names):
+            return path, one
+    missing = [name for name in names if name not in known]
+    if not missing:
+        raise Failure(f"{names[0]} and {names[1]}: not in one fabric, so nothing passes")
+    raise Failure(f"{missing[0]}: no such port; {suggest(missing[0], sorted(known))}")
+
+
+def _explain_pair(
+    path: Path, fabric: Mapping[str, Any], one: str, other: str, as_json: bool
+) -> None:
+    if one == other:
+        raise click.UsageError(f"{one} twice: name two ports")
+    from vionet.cli.progress import engine_loaded
+
+    with engine_loaded():
+        from vionet.explain.pair import pair
+        from vionet.explain.text import pair_text
+    document = pair(fabric, one, other)
+    click.echo(json.dumps(document, indent=2) if as_json else pair_text(document))
+
+
+def _explain_counter(name: str, as_json: bool) -> None:
+    counter = counters()[name]
+    if as_json:
+        click.echo(json.dumps(counter.document, indent=2))
+        return
+    from vionet.explain.counter import counter_text
+
+    click.echo(counter_text(counter))
+
+
+def _explain_port(control: Path | None, fabric: str | None, name: str, as_json: bool) -> None:
+    """What was counted at a port, as far as it tells of more than frames that passed."""
+    try:
+        _, running = _found(control, fabric, name)
+    except (Failure, SocketError) as error:
+        hint = suggest(name, counters()) if suggest(name, counters()).startswith("did") else ""
+        raise Failure(f"{name}: no counter; {hint}" if hint else str(error)) from None
+    (port,) = (one for one in running["ports"] if one["name"] == name)
+    counted = {key: n for key, n in {**port["ledger"], **port["drops"]}.items() if n}
+    if as_json:
+        found = [{**counters()[key].document, "count": n} for key, n in counted.items()]
+        click.echo(json.dumps(found, indent=2))
+        return
+    from vionet.explain.counter import counter_text
+
+    texts = [counter_text(counters()[key], n, name) for key, n in counted.items()]
+    click.echo("\n\n".join(texts) or f"{name}: nothing was counted yet")

@@ -1,0 +1,111 @@
+"""Explanations for people: plain text of at most 80 columns, from the documents for programs.
+
+Texts of rules and ports come in; nothing is decided here.  Frames to which the same happened for
+the same reasons are told of together.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any, Final
+
+from vionet.config.feature import FIXED, short_name
+from vionet.engine.status import Accepts, Action, Csum
+from vionet.explain.counter import filled
+from vionet.explain.reason import ACTIONS, COLUMNS, STATES
+from vionet.spec import virtio
+
+_FORMS: Final = {
+    "partial": "left partial",
+    "finished": "finished by their sender",
+    "vouched": "vouched for by the kernel",
+    "large": "large",
+    "full": "as large as their sender's MTU allows",
+}
+_DECISION: Final = ("form", "state", "accepts", "action", "whole", "segments", "drop", "repaired")
+
+
+def sentences(whys: Iterable[Mapping[str, Any]], indent: str) -> Iterator[str]:
+    """Each reason with its ids."""
+    for one in whys:
+        ids = f" [{' '.join(one['rules'])}]" if one["rules"] else ""
+        yield filled(f"- {one['text']}{ids}", indent, f"{indent}  ")
+
+
+def features(names: Sequence[str]) -> str:
+    """Feature names as people write them, without what is always there."""
+    bits = [virtio.BITS[name] for name in names if name in virtio.BITS]
+    return " ".join(short_name(bit) for bit in bits if not FIXED >> bit & 1) or "-"
+
+
+def pair_text(document: Mapping[str, Any]) -> str:
+    """What `explain.pair.pair` says."""
+    one, other = document["ports"]
+    lines = [f"{document['kind']} {document['fabric']}: {one['name']} and {other['name']}", ""]
+    for port in (one, other):
+        what = "" if port["kind"] == "stream" else f"; offload {port['offload']}"
+        lines.append(f"{port['name']}: {port['kind']}, {port['state']}{what}")
+        for word, key in (("offered", "offered"), ("acknowledged", "features"), ("refused",) * 2):
+            if port[key]:
+                lines.append(filled(f"{word:13}{features(port[key])}", "  ", " " * 15))
+        lines += [*sentences(port["limits"], "  "), ""]
+    lines += sentences(document["notes"], "")
+    for way in document["directions"]:
+        lines += ["", f"{way['from']} → {way['to']}"]
+        lines += sentences(way["notes"], "  ")
+        for frames in _alike(way["frames"]):
+            lines += _told(frames, way["to"])
+    return "\n".join(lines)
+
+
+def _alike(frames: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    """Groups to which the same happened, in the order of their forms."""
+
+    def key(frame: Mapping[str, Any]) -> list[Any]:
+        gso = frame["received"] and bool(frame["received"]["gso_type"])
+        mostly = [str(frame[name]) for name in _DECISION], gso
+        return [frame["kind"] == "DHCP", list(_FORMS).index(frame["form"]), *mostly]
+
+    for _, group in groupby(sorted(frames, key=key), key):
+        yield list(group)
+
+
+def _told(frames: Sequence[Mapping[str, Any]], receiver: str) -> Iterator[str]:
+    first, kinds = frames[0], [frame["kind"] for frame in frames]
+    name = "TCP and UDP over IPv4 and IPv6" if len(kinds) == 4 else ", ".join(kinds)
+    form = _FORMS[first["form"]]
+    yield filled(f"large {name}" if first["form"] == "large" else f"{name}, {form}", "  ", "    ")
+    yield filled(plan(first), "    ")
+    yield filled(_received(frames, receiver), "    ")
+    longest = max(len(frame["why"]) for frame in frames)
+    merged = {
+        frame["why"][at]["text"]: frame["why"][at]
+        for at in range(longest)
+        for frame in frames
+        if at < len(frame["why"])
+    }
+    yield from sentences(merged.values(), "    ")
+
+
+def plan(frame: Mapping[str, Any]) -> str:
+    """State, column and cell, as the table has them."""
+    state = STATES[Csum[frame["state"]]] if frame["state"] else "not judged"
+    if not frame["action"]:
+        return f"{state}: nothing was planned"
+    column = COLUMNS[Accepts[frame["accepts"]]]
+    return f"{state}, to {column}: {ACTIONS[Action[frame['action']]]}"
+
+
+def _received(frames: Sequence[Mapping[str, Any]], receiver: str) -> str:
+    got, first = frames[0]["received"], frames[0]
+    if first["drop"]:
+        return f"{receiver} gets nothing: {first['drop']}"
+    if got is None:
+        return f"{receiver} gets nothing"
+    if first["segments"]:
+        what = f"{got['frames']} frames of ordinary size, flags {got['flags']}"
+    elif first["whole"]:
+        types = ", ".join(dict.fromkeys(one["received"]["gso_type"] or "none" for one in frames))
+        what = f"the whole, flags {got['flags']}, gso_type {types}"
+    else:
+        what = f"it, flags {got['flags']}"
+    return f"{receiver} gets {what}"
