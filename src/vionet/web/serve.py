@@ -6,6 +6,7 @@ How it works: uvicorn gets the socket ready made (`daemon.endpoint`) and leaves 
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -65,5 +66,6 @@ def serve(listening: socket.socket, make: Callable[[], Web], ready: Callable[[],
             server.should_exit = True
             await serving
 
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the rest is for its authors
     with listening, foreground({}):
         asyncio.run(run())
