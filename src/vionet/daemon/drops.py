@@ -1,8 +1,8 @@
 """Drops in the log: the first of each reason at a port at once, then at most one line a minute.
 
 How it works: `look` compares each port's drop counters with what was said.  It is called once a
-second while a worker is awake (`daemon.watch`), so nothing wakes for it while nothing passes.  What may not be said yet has one timer, which is there only as
-long as there is something unsaid.
+second while a worker is awake (`daemon.watch`), so nothing wakes for it while nothing passes.  What
+may not be said yet has one timer, which is there only as long as there is something unsaid.
 
 Invariants: of one port and reason at most one line a minute, whatever its guest does; a last line
 when the port goes.  Every drop that was counted is said, with the total beside it.

@@ -1,5 +1,5 @@
-"""Looking at a fabric once a second while it works: at a worker that hangs in the call descriptor of
-a front-end, whose session is then ended, and at what was dropped.
+"""Looking at a fabric once a second while it works: at a worker that hangs in the call descriptor
+of a front-end, whose session is then ended, and at what was dropped.
 
 How it works: a worker that wakes while nobody watches writes its notice, and who has slept for two
 looks is left alone.  So a fabric without traffic wakes for nothing.
