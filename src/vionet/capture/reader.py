@@ -23,7 +23,7 @@ from typing import Final
 
 import numpy as np
 
-from vionet.capture.compiled.block import read_on
+from vionet.capture.compiled.block import read_on, rest
 from vionet.capture.compiled.layout import (
     BROKEN,
     FULL,
@@ -40,13 +40,12 @@ from vionet.capture.compiled.layout import (
 from vionet.capture.note import Kind, comment
 from vionet.capture.pcapng import INBOUND, OUTBOUND, Interface, interface, packet_options
 from vionet.engine.deliver_stream import OUT_LEN
-from vionet.engine.layout import FRAME_MAX, RING_HEAD, RING_LOST, RING_PAGE, RING_WAITS, State
+from vionet.engine.layout import FRAME_MAX, RING_LOST, RING_PAGE, State
 from vionet.engine.status import GSO_ALL, PortKind
 from vionet.fabric.fabric import prepared_work
-from vionet.jit.raw import fence, load_acquire_i64, load_i64, store_i64
 from vionet.jit.record import address_of, allocate
 
-OUT_MAX: Final = 4 << 20  # bytes of blocks that are written at once
+OUT_MAX: Final = 1 << 20  # bytes of blocks that are written at once
 F_GET_SEALS: Final = 1034
 F_SEAL_SHRINK: Final = 2
 
@@ -81,11 +80,10 @@ class Reader:
         """`first` has what is lost; `port_of` tells what the port with a serial number is."""
         shrinks = not fcntl(ring_fd, F_GET_SEALS) & F_SEAL_SHRINK
         if shrinks or ring_len & (ring_len - 1) or os.fstat(ring_fd).st_size < RING_PAGE + ring_len:
-            raise RingError("no capture ring came; use the same version of vionet on both sides")
-        self._page = np.frombuffer(mmap.mmap(ring_fd, RING_PAGE), np.uint8)
+            raise RingError("what came is no ring")
+        self._page = np.frombuffer(mmap.mmap(ring_fd, RING_PAGE), np.int64)
         records = mmap.mmap(ring_fd, ring_len, prot=mmap.PROT_READ, offset=RING_PAGE)
         self._records = np.frombuffer(records, np.uint8)
-        self._page_hva = address_of(self._page)
         self._notify_fd, self._view, self._port_of = notify_fd, view, port_of
         self._out = np.zeros(OUT_MAX + SLACK_LEN, np.uint8)
         self._notes = np.zeros((NOTES_MAX, NOTE_LEN), np.uint8)
@@ -103,7 +101,7 @@ class Reader:
 
     def _fill_in(self, ring_len: int) -> None:
         reading, view = self._reading, self._view
-        reading.page_hva, reading.ring_hva = self._page_hva, address_of(self._records)
+        reading.page_hva, reading.ring_hva = address_of(self._page), address_of(self._records)
         reading.ring_len, reading.out_hva = ring_len, address_of(self._out)
         reading.seen_hva, reading.notes_hva = address_of(reading.seen), address_of(self._notes)
         reading.snap_len = view.snap_len or FRAME_MAX + 64
@@ -118,7 +116,7 @@ class Reader:
     @property
     def lost(self) -> int:
         """Records that found no room."""
-        return load_i64(self._page_hva + RING_LOST)
+        return int(self._page[RING_LOST // 8])
 
     @property
     def packets(self) -> list[int]:
@@ -183,21 +181,13 @@ class Reader:
     def wait(self, others: list[int], timeout_s: float) -> list[int]:
         """Sleep until there is a record, one of `others` is readable, or time is over; *returns*
         those of `others` that are."""
-        if not self._empty():
-            timeout_s = 0
-        else:
-            store_i64(self._page_hva + RING_WAITS, 1)
-            fence()
-            timeout_s = timeout_s if self._empty() else 0
+        timeout_s = timeout_s if rest(self._reading, 1) else 0
         poll = select.poll()
         for fd in (self._notify_fd, *others):
             poll.register(fd, select.POLLIN)
         ready = [fd for fd, _ in poll.poll(max(0, timeout_s * 1000))]
-        store_i64(self._page_hva + RING_WAITS, 0)
+        rest(self._reading, 0)
         if self._notify_fd in ready:
             with suppress(BlockingIOError):
                 os.read(self._notify_fd, 4096)
         return [fd for fd in ready if fd != self._notify_fd]
-
-    def _empty(self) -> bool:
-        return load_acquire_i64(self._page_hva + RING_HEAD) == int(self._reading.tail)

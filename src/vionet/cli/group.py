@@ -37,7 +37,9 @@ _COMMANDS: Final = {
     "status": Entry(
         "vionet.cli.status", "status", "Who is attached, what was negotiated, the ledger."
     ),
+    "capture": Entry("vionet.cli.capture", "capture", "See frames, and what happened to each."),
     "web": Entry("vionet.cli.web", "web", "Show in a browser what running fabrics do, live."),
+    "top": Entry("vionet.cli.top", "top", "What every port does in a second, live."),
     "explain": Entry(
         "vionet.cli.explain", "explain", "What happens to frames and why; what a counter means."
     ),

@@ -30,7 +30,7 @@ def fabric_of(
         return control, named
     running = [
         (path, one)
-        for path, one in _running()
+        for path, one in running()
         if fabric in (None, one["name"])
         and (fabric or port is None or any(known["name"] == port for known in one["ports"]))
     ]
@@ -48,7 +48,7 @@ def fabric_of(
     return running[0][0], named
 
 
-def _running() -> Iterator[tuple[Path, dict[str, Any]]]:
+def running() -> Iterator[tuple[Path, dict[str, Any]]]:
     """The control sockets that answer, and the fabrics of each."""
     for path in control_sockets():
         try:

@@ -40,6 +40,7 @@ class Level(Enum):
 LEVELS: Final = {
     "status": Level.ADMIN,
     "set": Level.ADMIN,
+    "capture": Level.ADMIN,
     "add": Level.ADMIN,
     "remove": Level.ADMIN,
     "reload": Level.ADMIN,

@@ -5,7 +5,8 @@ How it works: a client sends `{"version":1,"request":NAME,…}` and gets one lin
 connection.  What there is to ask for is a table of functions that the daemon hands over
 (docs/control.md): each takes the request and whose it is, and returns the members of its answer, at
 once or when it is awaited, or raises `RequestError` with a line for people.  After an answer of
-type `Attached` the connection is a stream of bytes until either side ends it.
+type `Attached` the connection is a stream of bytes until either side ends it; such an answer may
+bring descriptors, in the same message as the line.
 
 Invariants: a line is at most `LINE_MAX` bytes; a connection has one answer in the making, so a
 client that does not read holds one answer and no more; a client that is silent or does not read
@@ -21,7 +22,7 @@ import json
 import os
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,10 +35,11 @@ from vionet.vhost_user.budget import Budget
 from vionet.vhost_user.listener import Listener
 
 VERSION: Final = 1
-LINE_MAX: Final = 16384  # bytes of one request; a machine's description is the longest
+LINE_MAX: Final = 65536  # bytes of one request; a capture's filter is the longest
 ANSWER_MAX: Final = 4 << 20  # bytes of one answer; 64 ports need about 200 kB
 CLIENTS_MAX: Final = 64
 IDLE_S: Final = 10.0
+FDS_MAX: Final = 4  # descriptors that an answer may bring
 ASK_S: Final = 5.0  # how long a client waits for an answer
 
 Answer = dict[str, Any]
@@ -45,10 +47,15 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """An answer after which the connection is what `attach` makes of it; it returns at its end."""
+    """An answer after which the connection is what `attach` makes of it; it returns at its end.
+
+    `release` is called then, whatever ended it, also where the answer did not reach the client.
+    """
 
     attach: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
     answer: Answer = field(default_factory=dict)
+    fds: Sequence[int] = ()  # that go with it; they stay the daemon's own, too
+    release: Callable[[], None] = lambda: None
 
 
 Reply = Answer | Attached
@@ -139,9 +146,10 @@ class Control:
     async def _converse(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer
     ) -> None:
-        async def say(answer: Answer) -> None:
+        async def say(answer: Answer, fds: Sequence[int] = ()) -> None:
+            line = json.dumps(answer).encode() + b"\n"
             async with asyncio.timeout(self._idle_s):
-                writer.write(json.dumps(answer).encode() + b"\n")
+                writer.write(_sent_with(writer, line, fds) if fds else line)
                 await writer.drain()
 
         try:
@@ -150,8 +158,11 @@ class Control:
                     line = await reader.readuntil(b"\n")
                 name, reply = await self._reply(line, peer)
                 if isinstance(reply, Attached):
-                    await say({"version": VERSION, "reply": name, **reply.answer})
-                    await reply.attach(reader, writer)
+                    try:
+                        await say({"version": VERSION, "reply": name, **reply.answer}, reply.fds)
+                        await reply.attach(reader, writer)
+                    finally:
+                        reply.release()
                     writer.close()
                     return
                 await say(reply)
@@ -194,6 +205,15 @@ class Control:
         return name, reply
 
 
+def _sent_with(writer: asyncio.StreamWriter, line: bytes, fds: Sequence[int]) -> bytes:
+    """Send a line with descriptors; *returns* what of it is still to be sent.
+
+    All answers before it were sent; where the client has not read them, that is an OSError.
+    """
+    with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as connection:
+        return line[socket.send_fds(connection, [line], fds) :]
+
+
 def _error(*problems: str) -> Answer:
     many = {"problems": problems} if len(problems) > 1 else {}
     return {"version": VERSION, "error": problems[0], **many}
@@ -226,16 +246,19 @@ def ask(path: Path, request: str, *, wait_s: float = ASK_S, **members: Any) -> A
 
 @contextmanager
 def connected(
-    path: Path, request: str, *, wait_s: float = ASK_S, **members: Any
+    path: Path, request: str, *, wait_s: float = ASK_S, fds: list[int] | None = None, **members: Any
 ) -> Iterator[tuple[socket.socket, Answer, bytes]]:
-    """The same with the connection, and what came on it behind the answer."""
+    """The same with the connection, and what came on it behind the answer.
+
+    Descriptors that come with it are added to `fds`, and then the caller's to close.
+    """
     line = json.dumps({"version": VERSION, "request": request, **members}).encode() + b"\n"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(wait_s)
         try:
             client.connect(os.fspath(path))
             client.sendall(line)
-            first, rest = _line(client)
+            first, rest = _line(client, fds)
             answer = json.loads(first)
         except (FileNotFoundError, ConnectionRefusedError):
             problem = "nobody answers; is vionet running with this --control?"
@@ -257,10 +280,14 @@ def connected(
         yield client, answer, rest
 
 
-def _line(client: socket.socket) -> tuple[bytes, bytes]:
+def _line(client: socket.socket, fds: list[int] | None) -> tuple[bytes, bytes]:
     received = bytearray()
     while b"\n" not in received:
-        piece = client.recv(65536)
+        if fds is None:
+            piece = client.recv(65536)
+        else:
+            piece, more, *_ = socket.recv_fds(client, 65536, FDS_MAX)
+            fds += more
         if not piece and not received:
             raise EOFError
         if not piece or len(received) > ANSWER_MAX:

@@ -29,6 +29,7 @@ from vionet.vhost_user.peer import Cause
 
 if TYPE_CHECKING:
     from vionet.fabric import Fabric
+    from vionet.fabric.capture import CaptureRing
     from vionet.ports.guest import GuestPort
     from vionet.ports.position import Positions
     from vionet.ports.stream import StreamSocket
@@ -192,7 +193,17 @@ class Plugs:
 
     def captures(self) -> list[dict[str, Any]]:
         """Those that run."""
-        return []
+        keys = "number", "ports", "records", "lost"
+        return [dict(zip(keys, one, strict=True)) for one in self._fabric.captures()]
+
+    def capture(self, port: str | None, **settings: Any) -> "CaptureRing":
+        """Record what passes a port, or all of them; a ValueError says why not."""
+        ports: Any = None if port is None else [self.live[port]]
+        return self._fabric.add_capture(ports, **settings)
+
+    def end_capture(self, ring: "CaptureRing") -> None:
+        """Record no more."""
+        self._fabric.end_capture(ring)
 
     def pass_reserved(self, word: int) -> None:
         """Which frames for the next bridge pass from now on."""

@@ -46,6 +46,7 @@ def fabric_requests(lives: Lives, of_switches: Callable[[], list[str]]) -> Reque
     return {
         "status": status,
         "set": passed("set", having),
+        "capture": passed("capture", having),
         "add": passed("add", growing),
         "remove": passed("remove", having),
     }

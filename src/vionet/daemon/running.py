@@ -17,7 +17,8 @@ import structlog
 
 from vionet.config import ConfigError, FabricConfig, can_follow, changed_port
 from vionet.config.option import suggest
-from vionet.daemon.control import RequestError, Requests
+from vionet.daemon.capture import Capturing, capture
+from vionet.daemon.control import Attached, RequestError, Requests
 from vionet.daemon.status import LiveFabric, port_document, status_document
 from vionet.ports.interface import InterfaceError
 from vionet.ports.tap import TapError
@@ -26,7 +27,7 @@ from vionet.vhost_user.listener import SocketError
 OPENING: Final = (OSError, InterfaceError, SocketError, TapError)  # what the host refuses
 
 
-class Pluggable(LiveFabric, Protocol):
+class Pluggable(LiveFabric, Capturing, Protocol):
     """What ports are plugged into (`daemon.plug`)."""
 
     async def add(self, config: FabricConfig) -> None:
@@ -47,6 +48,7 @@ class Running:
         self._plugs = plugs
         self._live = plugs.live
         self._turn = asyncio.Lock()
+        self._over = asyncio.Event()
         self._tasks: set[asyncio.Task[dict[str, Any]]] = set()
         self._log = structlog.get_logger("vionet.daemon").bind(fabric=config.name)
 
@@ -56,6 +58,7 @@ class Running:
         return {
             "status": self._status,
             "set": self._set,
+            "capture": self._capture,
             "add": lambda request, peer: self._whole(self._add(request)),
             "remove": lambda request, peer: self._whole(self._remove(request)),
         }
@@ -100,7 +103,8 @@ class Running:
             raise RequestError("; ".join(refused))
 
     async def close(self) -> None:
-        """Wait for what was begun."""
+        """Wait for what was begun, and end what lasts."""
+        self._over.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _status(self, request: Mapping[str, Any], _: Any = None) -> dict[str, Any]:
@@ -131,6 +135,9 @@ class Running:
         self.config = replace(self.config, ports=ports)
         self._log.info("port changed", port=name, options=" ".join(options))
         return {"port": port_document(port, live)}
+
+    def _capture(self, request: Mapping[str, Any], _: Any = None) -> Attached:
+        return capture(request, self.config.name, self._plugs, self._over)
 
     def _whole(self, change: Coroutine[Any, Any, dict[str, Any]]) -> Awaitable[dict[str, Any]]:
         task = asyncio.get_running_loop().create_task(change)

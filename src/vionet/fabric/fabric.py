@@ -203,9 +203,10 @@ class Fabric:
         return ring
 
     def end_capture(self, ring: CaptureRing) -> None:
-        """Record no more, and let go of the ring."""
-        self._captures.remove(ring)
-        ring.close()
+        """Record no more, and let go of the ring, unless the fabric's end has done so."""
+        if ring in self._captures:
+            self._captures.remove(ring)
+            ring.close()
 
     @contextmanager
     def _new_slot(self) -> Iterator[Slot]:

@@ -35,6 +35,7 @@ from vionet.engine.layout import (
     DROPS_LEN,
     RING_HEAD,
     RING_TAIL,
+    RING_WAITS,
     STATE,
     WORK,
     State,
@@ -45,9 +46,11 @@ from vionet.engine.status import OK, Accepts, Action, Csum
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.raw import (
     copy,
+    fence,
     load_acquire_i64,
     load_i64,
     load_u16,
+    store_i64,
     store_release_i64,
     store_u32,
 )
@@ -242,3 +245,11 @@ def read_on(state: State, work: Work, reading: Reading) -> int:
                 store_release_i64(reading.page_hva + RING_TAIL, told)
     store_release_i64(reading.page_hva + RING_TAIL, reading.tail)
     return status
+
+
+@kernel(INT, READING, INT)
+def rest(reading: Reading, waits: int) -> int:
+    """Say that the reader is about to sleep, or is not.  *returns* 1 where nothing has come."""
+    store_i64(reading.page_hva + RING_WAITS, waits)
+    fence()
+    return 1 if load_acquire_i64(reading.page_hva + RING_HEAD) == reading.tail else 0
