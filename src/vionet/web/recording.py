@@ -13,7 +13,9 @@ libpcap and by vionet.
 import asyncio
 import contextlib
 import json
+import os
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -105,7 +107,11 @@ class Recording:
         """Start it and wait for the beginning of the file; `argv` stands in for the child's."""
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
-            *(argv or wanted.argv), stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
+            *(argv or wanted.argv),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+            process_group=0,
         )
         made = cls(process, wanted)
         try:
@@ -156,6 +162,6 @@ class Recording:
     async def close(self) -> None:
         """Have it gone."""
         with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._said.cancel()
         await self._process.wait()

@@ -1,0 +1,122 @@
+"""A capture that the page asked for: what may be asked, and the end of its child."""
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vionet.web import recording
+from vionet.web.recording import Recording, RecordingError, Wanted
+
+SOCKETS = [Path("/run/s.control")]
+ASKED = {
+    "socket": "/run/s.control",
+    "name": "a",
+    "seconds": 10,
+    "filter": "",
+    "as_delivered": False,
+}
+
+
+def wanted(**changes: Any) -> Wanted:
+    """From what a page sends."""
+    return Wanted.parse(json.dumps(ASKED | changes).encode(), SOCKETS)
+
+
+def test_command_line_of_the_child() -> None:
+    """Whatever the name and the filter are, they stay a name and a filter."""
+    argv = wanted(name="--write=x", filter="-w /etc/x; rm", as_delivered=True).argv
+    assert ["--filter=-w /etc/x; rm", "--as-delivered", "--", "--write=x"] == argv[-4:]
+    assert {"--control=/run/s.control", "--duration=10"} <= set(argv)
+    assert "--as-delivered" not in wanted(as_delivered="no").argv
+    assert not any(one.startswith("--filter") for one in wanted().argv)
+    assert "vionet-_etc_pass_wd.pcapng" == wanted(name='../etc/pass"wd').file_name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"socket": "/run/other.control"},
+        {"socket": 7},
+        {"name": "a\n"},
+        {"name": "a\0"},
+        {"name": ["a"]},
+        {"name": "n" * 129},
+        {"filter": "x" * 1025},
+        {"filter": "tcp\n-w x"},
+        {"filter": None},
+        {"seconds": 0},
+        {"seconds": 301},
+        {"seconds": 1.5},
+        {"seconds": "1"},
+        {"seconds": True},
+    ],
+)
+def test_other_requests_are_refused(changes: dict[str, Any]) -> None:
+    """A socket that is not shown, what is no text, what is too long."""
+    with pytest.raises(RecordingError):
+        wanted(**changes)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"\xff", b"[" * 4000, b"null"])
+def test_what_is_no_request_is_refused(body: bytes) -> None:
+    """Whatever JSON it is."""
+    with pytest.raises(RecordingError, match="not a request"):
+        Wanted.parse(body, SOCKETS)
+
+
+async def recorded(script: str, **changes: Any) -> bytes:
+    """The file that a child writes, a shell's script in the place of `vionet capture`."""
+    made = await Recording.start(wanted(**changes), ["sh", "-c", script])
+    try:
+        return b"".join([piece async for piece in made.pieces()])
+    finally:
+        await made.close()
+
+
+async def test_file_is_passed_on_to_its_end() -> None:
+    """As it comes, also if it is large."""
+    assert b"0" * 300_000 == await recorded("printf 0; head -c 299999 /dev/zero | tr '\\0' 0")
+
+
+async def test_child_that_fails_says_why() -> None:
+    """Its last line is the answer; one that says nothing is an error all the same."""
+    with pytest.raises(RecordingError, match=r"^no such port$"):
+        await recorded("echo a warning >&2; echo no such port >&2; exit 1")
+    with pytest.raises(RecordingError, match="without a word"):
+        await recorded("exit 0")
+
+
+async def test_file_that_gets_too_large_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child is asked to end, and what it still says is passed on; if it goes on, no more is
+    read of it."""
+    monkeypatch.setattr(recording, "BYTES_MAX", 100_000)
+    monkeypatch.setattr(recording, "_GRACE_BYTES", 100_000)
+    endless = "while :; do printf %01000d 0; done"
+    whole = await recorded(f"trap 'printf the-end; exit' TERM; {endless}")
+    assert whole.endswith(b"the-end")
+    stubborn = await recorded(f"trap '' TERM; {endless}")
+    assert 200_000 <= len(stubborn) < 400_000
+
+
+async def test_child_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its time it is asked to end, and then left; no child remains."""
+    monkeypatch.setattr(recording, "_START_S", -0.8)
+    monkeypatch.setattr(recording, "_GRACE_S", 0.1)
+    assert b"begin" == await recorded(
+        "trap '' TERM; printf begin; sleep 60 & wait; wait", seconds=1
+    )
+
+
+async def test_closing_leaves_no_child() -> None:
+    """A browser that went away leaves nothing behind."""
+    made = await Recording.start(wanted(), ["sh", "-c", "printf $$; exec sleep 60"])
+    pid = int(await anext(aiter(made.pieces())))
+    await made.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    with suppress(RecordingError):
+        await made.close()
