@@ -5,6 +5,7 @@ What listens on TCP is open to every user and every browser of this host.  Again
 browser got from elsewhere (DNS rebinding) a request's Host has to be a `local_host`.
 """
 
+import os
 import re
 import socket
 from collections.abc import Iterator
@@ -42,8 +43,9 @@ class TcpListener:
         try:
             self.socket = socket.create_server((host, port), family=family)
         except OSError as error:
+            problem = os.strerror(error.errno or 0)  # without Python's words around it
             remedy = "choose another port, or 0 for any that is free"
-            raise SocketError(f"{shown}:{port}: {error.strerror}; {remedy}") from None
+            raise SocketError(f"{shown}:{port}: {problem}; {remedy}") from None
         self.socket.setblocking(False)
         self.url = f"http://{shown}:{self.socket.getsockname()[1]}"
 

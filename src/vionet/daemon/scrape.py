@@ -144,8 +144,9 @@ class Scrapes:
         writer.transport.set_write_buffer_limits(high=0)  # `drain` is until all is taken
         try:
             asked = await self._request(reader)
+            answer = await self._answer(asked)
             async with asyncio.timeout(self._patience_s):
-                writer.write(await self._answer(asked))
+                writer.write(answer)
                 await writer.drain()
                 writer.write_eof()
                 await reader.readexactly(REST_MAX)  # until the other side has read and ended
