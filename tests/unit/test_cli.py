@@ -24,7 +24,9 @@ from vionet.daemon.running import Running
 from vionet.engine.status import LEDGER_KEYS
 from vionet.vhost_user.listener import Listener
 
-COMMANDS = ("demo", "switch", "wire", "up", "status", "port", "vm", "reload", "check", "bench")
+COMMANDS = (
+    "demo", "switch", "wire", "up", "status", "top", "port", "vm", "reload", "check", "bench",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -85,18 +87,18 @@ def answering(listener: Listener, name: str = "lan") -> Iterator[None]:
         control = Control(listener, running.requests)
         await control.open()
         started.set()
-        await asyncio.to_thread(ending.wait, 30)
+        await asyncio.to_thread(ending.wait, 100)
         await control.close()
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
-        assert started.wait(10)
+        assert started.wait(60)
         with capture_logs():  # of a thread here, which would be the command's output
             yield
     finally:
         ending.set()
-        thread.join(10)
+        thread.join(60)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["port", "set", "-h"], ["status", "--json"]])

@@ -22,7 +22,7 @@ _COLUMNS: Final = (
 )
 
 
-def count(value: int) -> str:
+def count(value: float) -> str:
     """A number in at most five characters: 999, 1.2k, 12k, 3.4M."""
     shown = float(value)
     for unit in _UNITS:
