@@ -24,10 +24,12 @@ RECORDED = re.compile(
 TYPED = re.compile(r"(?P<prompt>\$|>|[\w-]+#)(?: (?P<keys>.*))?|\^C.*")
 COUNTED = re.compile(r"^port +sent +received ")
 LOGGED = re.compile(r"^(\^C)?\d{4}-\d\d-\d\dT[\d:.]+Z ")
+DROPPED = re.compile(LOGGED.pattern + r"\[\w+ *\] frames dropped ")
 VARYING = (
     (re.compile(r"^(SeaBIOS|BusyBox|Booting from) .*"), r"\1"),
     (re.compile(r" \d+[smh] "), " SPAN "),
     (re.compile(r"dropped \d+ "), "dropped N "),
+    (re.compile(r" pid=\d+"), " pid=N"),
     (re.compile(r" +"), " "),
 )
 SUM = re.compile(r"\b[0-9a-f]{32}\b")
@@ -41,7 +43,8 @@ def same(page: str) -> list[str]:
 
     Those are times, spans, versions of other people's programs, and counts that are not 0.  Lines
     of the log have no order, because several programs act at once, and it does not matter how often
-    they come.  Of a sum it matters only which others it equals.
+    they come; whether frames are dropped is a matter of time.  Of a sum it matters only which
+    others it equals.
     """
     sums: dict[str, str] = {}
     lines: list[str] = []
@@ -55,7 +58,8 @@ def same(page: str) -> list[str]:
             line = expression.sub(instead, line)
         line = SUM.sub(lambda found: sums.setdefault(found[0], f"SUM{len(sums)}"), line)
         if LOGGED.match(line):
-            logged.add(LOGGED.sub(r"\1", line))
+            if not DROPPED.match(line):
+                logged.add(LOGGED.sub(r"\1", line))
         elif line:
             lines.append(line)
     return [*lines, *sorted(logged)]

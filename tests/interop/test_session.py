@@ -90,11 +90,19 @@ def terminals(host: Host) -> Iterator[dict[str, Terminal]]:
 
 
 def test_comparison() -> None:
-    """Two pages are the same if their numbers differ, and not if their zeros or words do."""
+    """Two pages are the same if their numbers or their drops differ, and not if their zeros or
+    words do."""
     counts = "port sent received elided\nweb.0  9  1.2k  0\n"
-    page = f"{STAMP}a\n{STAMP}b\n{counts}\nup 3s now\n{ONE} {OTHER}\n"
-    for old, new in {STAMP: STAMP.replace("5", "07"), "1.2k": "87", "3s": "1m", OTHER: NEW}.items():
+    page = f"{STAMP}a\n{STAMP}b pid=12\n{counts}\nup 3s now\n{ONE} {OTHER}\n"
+    for old, new in {
+        STAMP: STAMP.replace("5", "07"),
+        "1.2k": "87",
+        "3s": "1m",
+        "=12": "=3",
+        OTHER: NEW,
+    }.items():
         assert recording.same(page) == recording.same(page.replace(old, new)), new
+    assert recording.same(page) == recording.same(f"{STAMP}frames dropped port=a\n{page}")
     for old, new in {" b": " c", "1.2k": "0", "  0": "  7", "now": "", OTHER: ONE}.items():
         assert recording.same(page) != recording.same(page.replace(old, new)), new
 
