@@ -1,7 +1,7 @@
 """`vionet explain`: what happens to frames, and what a counter means."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,24 +26,67 @@ Examples:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_HOW)
 @click.argument("words", nargs=-1, metavar="[NAME [NAME]|COUNTER]")
+@click.option("--next", "next_", is_flag=True, help="The next frame of the port NAME.")
+@click.option(
+    "--filter", "expression", metavar="EXPR", default="", help="With --next: as of tcpdump."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 86400),
+    metavar="S",
+    default=10.0,
+    show_default=True,
+    help="With --next: how many seconds to wait for it.",
+)
+@click.option(
+    "--pcap",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A frame of this file, as if the first NAME sent it to the second.",
+)
+@click.option(
+    "--frame",
+    "number",
+    type=click.IntRange(1),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="With --pcap: which one.",
+)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option(
     "--control", type=click.Path(path_type=Path), help="Ask the fabric with this control socket."
 )
 @click.option("--fabric", metavar="NAME", help="Ask this fabric.")
 def explain(
-    words: tuple[str, ...], as_json: bool, control: Path | None, fabric: str | None
+    words: tuple[str, ...],
+    next_: bool,
+    expression: str,
+    timeout: float,
+    pcap: Path | None,
+    number: int,
+    as_json: bool,
+    control: Path | None,
+    fabric: str | None,
 ) -> None:
     """What happens to frames between two ports, to one frame, or why a counter grows.
 
     Two NAMES: what each port was offered and took, and what becomes of TCP and UDP between them,
-    rule by rule.  One NAME: the counters of that port.  A COUNTER of the ledger or a drop reason:
-    what it means, likely causes, how to mend it.
+    rule by rule.  One NAME: the counters of that port; with --next the whole way of one frame.  A
+    COUNTER of the ledger or a drop reason: what it means, likely causes, how to mend it.
     """
-    if not 1 <= len(words) <= 2:
+    if next_ and (len(words) != 1 or pcap):
+        raise click.UsageError("--next is for one port: vionet explain NAME --next")
+    if pcap and len(words) == 1:
+        raise click.UsageError("--pcap needs a sender and a receiver: NAME NAME --pcap FILE")
+    if not pcap and not 1 <= len(words) <= 2:
         raise click.UsageError("name two ports, one port, or a counter")
     with _told():
-        if len(words) == 2:
+        if next_:
+            _explain_next(*_found(control, fabric, *words), words[0], expression, timeout, as_json)
+        elif pcap:
+            _explain_file(control, fabric, words, pcap, number, as_json)
+        elif len(words) == 2:
             _explain_pair(*_found(control, fabric, *words), *words, as_json)
         elif (name := words[0].lower()) in counters():
             _explain_counter(name, as_json)
@@ -86,6 +129,63 @@ def _explain_pair(
         from vionet.explain.text import pair_text
     document = pair(fabric, one, other)
     click.echo(json.dumps(document, indent=2) if as_json else pair_text(document))
+
+
+def _explain_file(
+    control: Path | None,
+    fabric: str | None,
+    words: Sequence[str],
+    path: Path,
+    number: int,
+    as_json: bool,
+) -> None:
+    """A frame of a file, between the ports that are named or that its comment names."""
+    from vionet.cli.progress import engine_loaded
+    from vionet.explain.pcap import PcapError, pick
+
+    try:
+        picked = pick(path, number)
+    except PcapError as error:
+        raise Failure(str(error)) from None
+    pair = tuple(words) or picked.pair
+    if pair is None:
+        raise click.UsageError(f"{path} does not say between which ports; name them")
+    _, running = _found(control, fabric, *pair)
+    with engine_loaded():
+        from vionet.explain.frame import life
+        from vionet.explain.text import frame_text
+    document = life(running, pair[0], pair[1], picked.data, picked.header)
+    click.echo(json.dumps(document, indent=2) if as_json else frame_text(document))
+
+
+def _explain_next(
+    path: Path,
+    running: Mapping[str, Any],
+    name: str,
+    expression: str,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """The next frame that the port sends or gets."""
+    from vionet.capture.expression import ExpressionError, compiled
+    from vionet.cli.progress import engine_loaded
+
+    try:
+        code = compiled(expression)
+    except ExpressionError as error:
+        raise Failure(str(error)) from None
+    with engine_loaded():
+        from vionet.explain.frame import replay
+        from vionet.explain.record import next_record
+        from vionet.explain.text import frame_text
+    record = next_record(path, running["name"], name, code, timeout)
+    if record is None:
+        raise Failure(f"{name}: no such frame within {timeout:g} s; send one, or raise --timeout")
+    try:
+        document = replay(_found(path, running["name"], name)[1], record)
+    except LookupError as error:
+        raise Failure(str(error)) from None
+    click.echo(json.dumps(document, indent=2) if as_json else frame_text(document))
 
 
 def _explain_counter(name: str, as_json: bool) -> None:

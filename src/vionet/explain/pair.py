@@ -64,8 +64,9 @@ def _limits(port: Mapping[str, Any]) -> Iterator[Why]:
     if kind == "stream":
         yield why("a stream carries finished frames and no header", "AP-09")
         return
-    yield why(f"policy {port['policy']}: {_POLICIES[port['policy']].text}",
-              " ".join(_POLICIES[port["policy"]].rules))  # fmt: skip
+    policy = _POLICIES[port["policy"]]
+    if kind == "guest" or port["policy"] == "complete":
+        yield why(f"policy {port['policy']}: {policy.text}", " ".join(policy.rules))
     if port["offload"] != "full":
         yield why(f"offload {port['offload']}: a person limits what may be used", "SG-18")
     taken = options_of(port).features
@@ -99,7 +100,7 @@ def _between(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[Why]:
         yield why("both are isolated, so neither reaches the other (isolated)")
     mtus = [port.get("mtu") for port in (one, other)]
     if any(mtus) and mtus[0] != mtus[1]:
-        said = [f"{port['name']} {port.get('mtu') or 'unlimited'}" for port in (one, other)]
+        said = [f"{port['name']} {port.get('mtu') or 'without a limit'}" for port in (one, other)]
         yield why(f"MTU: {', '.join(said)}; larger packets are dropped", "CF-09 W27")
     if "guest" in (one["kind"], other["kind"]):
         yield why("DHCP reaches a guest finished, always: its clients read raw frames", "SG-17 W1")

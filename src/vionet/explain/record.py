@@ -5,16 +5,51 @@ Trust: the engine wrote them.  A length that cannot be ends the reading all the 
 """
 
 import mmap
+import os
+import select
+import time
+from base64 import b64encode
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
 
+from vionet.daemon.control import connected
 from vionet.engine.capture import expect
-from vionet.engine.layout import RING_HEAD, RING_PAGE, RING_TAIL, Seen
+from vionet.engine.layout import FRAME_MAX, RING_HEAD, RING_PAGE, RING_TAIL, Seen
 from vionet.jit.record import address_of, dtype_of
 
+RING_LEN: Final = 1 << 20  # of records, one of which is wanted
 _SEEN: Final = dtype_of(Seen)
+
+
+def next_record(
+    path: Path, fabric: str, port: str, code: bytes, timeout_s: float
+) -> SimpleNamespace | None:
+    """The next frame that a port of a running fabric sends or gets and that the filter wants."""
+    fds: list[int] = []
+    asked: dict[str, Any] = {
+        "fabric": fabric, "port": port, "snap": FRAME_MAX, "whole": True, "ring": RING_LEN,
+        "code": b64encode(code).decode(),
+    }  # fmt: skip
+    try:
+        with connected(path, "capture", fds=fds, **asked) as (client, _, _):
+            records, poll = Records(fds[0]), select.poll()
+            for fd in (fds[1], client.fileno()):
+                poll.register(fd, select.POLLIN)
+            until = time.monotonic() + timeout_s
+            while not (found := records.drain()):
+                left = until - time.monotonic()
+                ready = dict(poll.poll(left * 1000)) if left > 0 and records.wait() else {}
+                if left <= 0 or client.fileno() in ready:
+                    return None
+                if fds[1] in ready:
+                    os.read(fds[1], 4096)
+            return found[0]
+    finally:
+        for fd in fds:
+            os.close(fd)
 
 
 class Records:

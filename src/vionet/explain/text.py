@@ -21,6 +21,7 @@ _FORMS: Final = {
     "large": "large",
     "full": "as large as their sender's MTU allows",
 }
+_INDENT: Final = " " * 12
 _DECISION: Final = ("form", "state", "accepts", "action", "whole", "segments", "drop", "repaired")
 
 
@@ -52,6 +53,11 @@ def pair_text(document: Mapping[str, Any]) -> str:
     for way in document["directions"]:
         lines += ["", f"{way['from']} → {way['to']}"]
         lines += sentences(way["notes"], "  ")
+        drops = {frame["drop"] for frame in way["frames"]}
+        if len(drops) == 1 and drops != {None}:
+            lines += [f"  nothing passes: {drops.pop()}"]
+            lines += sentences(way["frames"][0]["why"], "    ")
+            continue
         for frames in _alike(way["frames"]):
             lines += _told(frames, way["to"])
     return "\n".join(lines)
@@ -84,6 +90,54 @@ def _told(frames: Sequence[Mapping[str, Any]], receiver: str) -> Iterator[str]:
         if at < len(frame["why"])
     }
     yield from sentences(merged.values(), "    ")
+
+
+def frame_text(document: Mapping[str, Any]) -> str:
+    """What `explain.frame` says."""
+    frame, judged, way = (document[key] for key in ("frame", "judged", "forwarded"))
+    how = "as it was recorded" if document["live"] else "as if it was sent now"
+    lines = [f"a frame of {frame['bytes']} bytes from {document['from']}, {how}"]
+    if chain := document["chain"]:
+        where = f"transmitq{chain['queue']}, descriptor {chain['descriptor']}"
+        pieces = "one piece" if chain["pieces"] == 1 else f"{chain['pieces']} pieces"
+        lines.append(_step("taken", f"from {where}, in {pieces}"))
+    lines += [_step("header", _header(document["header"])), _step("parsed", _parsed(frame))]
+    state = STATES[Csum[judged["state"]]] if judged["state"] else ""
+    lines.append(_step("judged", f"refused: {judged['drop']}" if judged["drop"] else state))
+    lines += sentences(judged["why"], _INDENT)
+    if way["how"]:
+        vlan = f", VLAN {way['vlan']}" if way["vlan"] else ""
+        lines.append(_step("forwarded", f"{way['how']}{vlan}"))
+    for one in document["deliveries"]:
+        lines.append(_step(f"to {one['to']}", plan(one)))
+        lines.append(filled(_received([one], one["to"]), _INDENT))
+        lines += sentences(one["why"], _INDENT)
+    if differs := document.get("differs"):
+        lines.append(_step("DIFFERS", f"{'; '.join(differs)}; please report it"))
+    elif differs is not None:
+        lines.append(_step("checked", "played again, it is decided in the same way"))
+    return "\n".join(lines)
+
+
+def _header(header: Mapping[str, Any]) -> str:
+    said = f"flags {header['flags']}"
+    if "NEEDS_CSUM" in header["flags"]:
+        said += f", csum_start {header['csum_start']}, csum_offset {header['csum_offset']}"
+    if header["gso_type"]:
+        said += f", gso_type {header['gso_type']}, gso_size {header['gso_size']}"
+    return said
+
+
+def _parsed(frame: Mapping[str, Any]) -> str:
+    words = [f"{frame['from']} to {frame['to']}: {frame['type']} at {frame['l3_off']}"]
+    if frame["l4"]:
+        words.append(f"{frame['l4']} at {frame['l4_off']}, {frame['l4_len']} bytes")
+    words += [word for word in ("fragment", "dhcp") if frame[word]]
+    return ", ".join([*words, *([f"{n} segments"] if (n := frame["segments"]) else [])])
+
+
+def _step(word: str, text: str) -> str:
+    return filled(f"{word:9} {text}", "  ", _INDENT)
 
 
 def plan(frame: Mapping[str, Any]) -> str:

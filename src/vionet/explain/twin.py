@@ -16,14 +16,17 @@ Trust: the document is the daemon's.  Frames may be anybody's: the engine judges
 import time
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
-from typing import Any, Final, NamedTuple, Self
+from types import SimpleNamespace
+from typing import Any, Final, NamedTuple, Self, get_type_hints
+
+import numpy as np
 
 from vionet.config import PortConfig
 from vionet.config.option import RESERVED_USUAL, mac, reserved, trunk
 from vionet.config.port import Kind
 from vionet.engine.fdb import note
 from vionet.engine.kick import take_events
-from vionet.engine.layout import FRAME_MAX, Frame, Port
+from vionet.engine.layout import FRAME_MAX, Frame, Port, Seen
 from vionet.engine.status import FabricKind, Policy
 from vionet.engine.vlan import VLAN_SHIFT
 from vionet.engine.worker import enlist, read_clock, serve
@@ -42,7 +45,7 @@ _ALWAYS_SPLIT: Final = ~(1 << virtio.VIRTIO_F_RING_PACKED)
 class Played(NamedTuple):
     """What became of one frame."""
 
-    records: Sequence[Any]  # `Seen`, in the order of the engine
+    records: Sequence[SimpleNamespace]  # `explain.record`, in the order of the engine
     received: Mapping[str, Sequence[Delivered]]  # by port
     needs_gso: int  # GSO_* bits that a receiver needs to take it whole
 
@@ -154,10 +157,20 @@ class Twin(Fabric):
         self.record(sender).readable = 1  # of a kernel or a stream
         state, work = self._state, self._works[0]
         self.frame.gso = 0
+        before = work.drops.copy()
         read_clock(work)
         enlist(state, work)
         for _ in range(_TURNS):
             take_events(state, work, 0)
             serve(state, work)
         received = {name: end.taken() for name, end in self.ends.items()}
-        return Played(self._records.drain(), received, int(self.frame.gso))
+        records = self._records.drain() or [
+            _untaken(int(drop)) for drop in np.argwhere(work.drops - before)[:, 1]
+        ]
+        return Played(records, received, int(self.frame.gso))
+
+
+def _untaken(drop: int) -> SimpleNamespace:
+    """Instead of a record, of a frame that was dropped before its bytes were looked at."""
+    fields: dict[str, Any] = dict.fromkeys(get_type_hints(Seen), 0)
+    return SimpleNamespace(**fields | {"drop": drop, "accepts": -1, "action": -1, "data": b""})
