@@ -87,6 +87,11 @@ class Scripted:
         self._listening.close()
         self.path.unlink()
 
+    @property
+    def connected(self) -> int:
+        """How many clients it has."""
+        return sum(one.is_alive() for one in self._threads[1:])
+
     def pass_time(self, seconds: float = 1.0) -> None:
         """By the document's clock."""
         for one in self.fabrics:
@@ -107,7 +112,11 @@ class Scripted:
             self._run(self._converse, connection)
 
     def _converse(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rb") as lines:
+        with (
+            contextlib.suppress(OSError),  # its other end hung up
+            connection,
+            connection.makefile("rb") as lines,
+        ):
             for line in lines:
                 assert "status" == json.loads(line)["request"]
                 self.asked += 1
@@ -115,7 +124,4 @@ class Scripted:
                     continue
                 status = {"version": 1, "fabrics": deepcopy(self.fabrics)}
                 answer = {"version": 1, "reply": "status", "status": status}
-                try:
-                    connection.sendall(self.line or json.dumps(answer).encode() + b"\n")
-                except OSError:
-                    return
+                connection.sendall(self.line or json.dumps(answer).encode() + b"\n")

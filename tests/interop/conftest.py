@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.interop.lab import Lab
+from tests.interop.peers.browser import Browser
+from tests.interop.peers.browser import browser as running_browser
 
 HERE = Path(__file__).parent
 HUNG_S = 300  # a busy machine takes ten times as long as an idle one
@@ -32,3 +34,10 @@ def lab(run_dir: Path) -> Iterator[Lab]:
     """The machines of one test."""
     with contextlib.ExitStack() as stack:
         yield Lab(run_dir, stack)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser for all tests of a module."""
+    with running_browser() as made:
+        yield made

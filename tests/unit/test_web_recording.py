@@ -14,7 +14,8 @@ from vionet.web.recording import Recording, RecordingError, Wanted
 SOCKETS = [Path("/run/s.control")]
 ASKED = {
     "socket": "/run/s.control",
-    "name": "a",
+    "fabric": "s",
+    "port": "a",
     "seconds": 10,
     "filter": "",
     "as_delivered": False,
@@ -28,12 +29,14 @@ def wanted(**changes: Any) -> Wanted:
 
 def test_command_line_of_the_child() -> None:
     """Whatever the name and the filter are, they stay a name and a filter."""
-    argv = wanted(name="--write=x", filter="-w /etc/x; rm", as_delivered=True).argv
+    argv = wanted(port="--write=x", filter="-w /etc/x; rm", as_delivered=True).argv
     assert ["--filter=-w /etc/x; rm", "--as-delivered", "--", "--write=x"] == argv[-4:]
-    assert {"--control=/run/s.control", "--duration=10"} <= set(argv)
+    assert {"--control=/run/s.control", "--fabric=s", "--duration=10"} <= set(argv)
+    assert "--" not in wanted(port=None).argv
     assert "--as-delivered" not in wanted(as_delivered="no").argv
     assert not any(one.startswith("--filter") for one in wanted().argv)
-    assert "vionet-_etc_pass_wd.pcapng" == wanted(name='../etc/pass"wd').file_name
+    assert "vionet-_etc_pass_wd.pcapng" == wanted(port='../etc/pass"wd').file_name
+    assert "vionet-s.pcapng" == wanted(port=None).file_name
 
 
 @pytest.mark.parametrize(
@@ -41,10 +44,13 @@ def test_command_line_of_the_child() -> None:
     [
         {"socket": "/run/other.control"},
         {"socket": 7},
-        {"name": "a\n"},
-        {"name": "a\0"},
-        {"name": ["a"]},
-        {"name": "n" * 129},
+        {"port": "a\n"},
+        {"port": "a\0"},
+        {"port": ["a"]},
+        {"port": 0},
+        {"port": "n" * 129},
+        {"fabric": None},
+        {"fabric": "s\n"},
         {"filter": "x" * 1025},
         {"filter": "tcp\n-w x"},
         {"filter": None},

@@ -44,7 +44,8 @@ class Wanted:
     """What was asked for."""
 
     socket: Path
-    name: str  # of a port or a fabric
+    fabric: str
+    port: str | None  # or all of them
     seconds: int
     expression: str
     as_delivered: bool
@@ -56,7 +57,8 @@ class Wanted:
             asked = json.loads(body)
             wanted = cls(
                 Path(asked["socket"]),
-                asked["name"],
+                asked["fabric"],
+                asked["port"],
                 asked["seconds"],
                 asked["filter"],
                 asked["as_delivered"],
@@ -65,7 +67,9 @@ class Wanted:
             raise RecordingError("not a request for a capture") from None
         if wanted.socket not in sockets:
             raise RecordingError("that fabric does not run any more")
-        _want_text("the name", wanted.name, _NAME_LEN_MAX)
+        _want_text("the fabric", wanted.fabric, _NAME_LEN_MAX)
+        if wanted.port is not None:
+            _want_text("the port", wanted.port, _NAME_LEN_MAX)
         _want_text("the filter", wanted.expression, FILTER_LEN_MAX)
         if type(wanted.seconds) is not int or not 1 <= wanted.seconds <= SECONDS_MAX:
             raise RecordingError(f"seconds: 1 to {SECONDS_MAX}")
@@ -75,17 +79,17 @@ class Wanted:
     def argv(self) -> list[str]:
         """The child's command line."""
         return [
-            *(sys.executable, "-m", "vionet", "capture", f"--control={self.socket}"),
-            *("-w", "-", f"--duration={self.seconds}"),
+            *(sys.executable, "-m", "vionet", "capture", "-q", "-w", "-"),
+            *(f"--control={self.socket}", f"--fabric={self.fabric}", f"--duration={self.seconds}"),
             *([f"--filter={self.expression}"] if self.expression else []),
             *(["--as-delivered"] if self.as_delivered is True else []),
-            *("--", self.name),
+            *([] if self.port is None else ["--", self.port]),
         ]
 
     @property
     def file_name(self) -> str:
         """What a browser saves it as."""
-        return f"vionet-{re.sub(r'[^A-Za-z0-9_-]+', '_', self.name)}.pcapng"
+        return f"vionet-{re.sub(r'[^A-Za-z0-9_-]+', '_', self.port or self.fabric)}.pcapng"
 
 
 def _want_text(what: str, value: object, most: int) -> None:

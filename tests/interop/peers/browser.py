@@ -6,14 +6,18 @@ elsewhere; what the network and the console see is kept in the logs of chromedri
 Invariants: every wait has a deadline; after `close` no process of it is left.
 """
 
+import base64
 import contextlib
 import json
 import os
 import signal
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
+from selenium.common.exceptions import JavascriptException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -40,6 +44,7 @@ class Browser:
     """One running Chromium."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.downloads = folder / "downloads"
         self.downloads.mkdir()
         self._profile = folder / "profile"
@@ -57,6 +62,8 @@ class Browser:
         self.driver = webdriver.Chrome(options, service)
         self.driver.set_page_load_timeout(WAIT_S)
         self.driver.set_script_timeout(WAIT_S)
+        self.driver.get("about:blank")  # and not the page that a new window begins with
+        self.network("")
 
     def close(self) -> None:
         """End it, whatever state it is in."""
@@ -101,6 +108,16 @@ class Browser:
         """Run a function's body in the page."""
         return self.driver.execute_script(text, *arguments)
 
+    def until(self, text: str, *arguments: Any) -> None:
+        """Wait until a function's body returns what is true, also in a page that is yet to come."""
+
+        def seen() -> bool:
+            with contextlib.suppress(JavascriptException):
+                return bool(self.script(text, *arguments))
+            return False
+
+        until(seen, WAIT_S, text, 0.05)
+
     def find(self, selector: str) -> WebElement:
         """The first element that is there for this selector."""
         return self.driver.find_element(By.CSS_SELECTOR, selector)
@@ -129,21 +146,35 @@ class Browser:
         """The whole page, kept as NAME.png."""
         ARTEFACTS.mkdir(parents=True, exist_ok=True)
         shot = self.command("Page.captureScreenshot", captureBeyondViewport=True)
-        import base64
-
         (ARTEFACTS / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
 
     def console(self) -> list[str]:
         """What it has complained of since the last time: errors, violations of policies."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
-    def requests(self) -> list[str]:
-        """The addresses that were asked for since the last time."""
-        entries = [
-            json.loads(one["message"])["message"] for one in self.driver.get_log("performance")
-        ]
-        return [
-            one["params"]["request"]["url"]
-            for one in entries
-            if one["method"] == "Network.requestWillBeSent"
-        ]
+    def network(self, method: str) -> list[dict[str, Any]]:
+        """The parameters of events of the DevTools' domain Network since the last time, by name;
+        those of other names are gone, too."""
+        logged = [json.loads(one["message"]) for one in self.driver.get_log("performance")]
+        events = [one["message"] for one in logged]
+        return [one["params"] for one in events if one["method"] == f"Network.{method}"]
+
+    def check_quiet(self, origin: str) -> None:
+        """Since the last time: no word in the console, so nothing that the page's policy forbids,
+        and no request but to servers on loopback, such as this one."""
+        assert [] == self.console()
+        asked = {one["request"]["url"] for one in self.network("requestWillBeSent")}
+        allowed = ("http://127.0.0.1:", "blob:http://127.0.0.1:", "data:", "about:blank")
+        assert set() == {url for url in asked if not url.startswith(allowed)}
+        assert any(url.startswith(origin) for url in asked)
+
+
+@contextlib.contextmanager
+def browser() -> Iterator[Browser]:
+    """A browser with a folder of its own, gone at the end of the block."""
+    with tempfile.TemporaryDirectory(prefix="vn-web-") as folder:
+        made = Browser(Path(folder))
+        try:
+            yield made
+        finally:
+            made.close()
