@@ -20,6 +20,7 @@ from typing import Final
 from vionet.check.profile.guest import GUESTS
 from vionet.check.scope import coverage as covered
 from vionet.config import PortConfig, parse_switch
+from vionet.daemon.metrics import METRICS
 from vionet.daemon.status import LivePort, status_document
 from vionet.engine import layout
 from vionet.engine.plan import TABLE
@@ -101,6 +102,15 @@ def drops() -> str:
         if one.is_drop
     ]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def metrics() -> str:
+    """What `--metrics` serves."""
+    lines = ["| metric | labels | what it is |\n| --- | --- | --- |\n"]
+    for name, entry in METRICS.items():
+        labels = ", ".join(f"`{label}`" for label in entry.labels)
+        lines.append(f"| `{name}` | {labels} | {entry.words} |\n")
+    return "".join(lines)
 
 
 def coverage() -> str:
@@ -208,6 +218,7 @@ PRINTS: Final[dict[str, Callable[[], str]]] = {
     "guests": guests,
     "ledger": ledger,
     "limits": limits,
+    "metrics": metrics,
     "status": status,
 }
 

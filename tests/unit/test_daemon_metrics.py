@@ -29,7 +29,7 @@ def document() -> Any:
     config = parse_switch("lan", ["a=guest:/a,mac=52:54:00:00:00:01", "t=tap:t0"])
     status = status_document([(config, plugs)])
     (fabric,) = status["fabrics"]
-    fabric["captures"] = [{"number": 2, "ports": ["a"], "lost": 5}]
+    fabric["captures"] = [{"number": 2, "ports": ["a"], "records": 8, "lost": 5}]
     a, t = fabric["ports"]
     a |= {"state": "attached", "link": "up", "worker": 1}
     a |= {"offered": ["VIRTIO_NET_F_CSUM", "VIRTIO_NET_F_MTU"], "features": ["VIRTIO_NET_F_CSUM"]}
@@ -78,6 +78,7 @@ def test_page_says_what_the_status_says() -> None:
     assert [0.005, 7e-9] == [value(seconds, worker=number) for number in "01"]
     assert 3 == value("vionet_talk_frames_total", **{"from": "a", "to": "t"})
     assert 200 == value("vionet_talk_bytes_total", **{"from": "a", "to": "t"})
+    assert 8 == value("vionet_capture_records_total", capture="2")
     assert 5 == value("vionet_capture_lost_records_total", capture="2")
     assert [1, 0] == [value("vionet_port_up", port=port) for port in "at"]
     assert [1, 0] == [

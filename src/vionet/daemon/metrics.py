@@ -110,6 +110,10 @@ def _talks(key: str, fabric: Any) -> Rows:
     return [((talk["from"], talk["to"]), talk[key]) for talk in fabric["talks"]]
 
 
+def _captures(key: str, fabric: Any) -> Rows:
+    return [((str(capture["number"]),), capture[key]) for capture in fabric["captures"]]
+
+
 def _drops(port: Any) -> Rows:
     found = {**dict.fromkeys(WATCHED, 0), **port["drops"]}
     return [((reason,), count) for reason, count in found.items()]
@@ -145,10 +149,13 @@ METRICS: Final = {
     "vionet_captures": _fabric(
         "captures that run", (), lambda fabric: [((), len(fabric["captures"]))]
     ),
+    "vionet_capture_records_total": _fabric(
+        "records of a capture that runs", ("capture",), partial(_captures, "records")
+    ),
     "vionet_capture_lost_records_total": _fabric(
-        "records of a running capture that found no room, because its reader is slow",
+        "those that found no room, because its reader is slow",
         ("capture",),
-        lambda fabric: [((str(one["number"]),), one["lost"]) for one in fabric["captures"]],
+        partial(_captures, "lost"),
     ),
     "vionet_talk_frames_total": _fabric(
         "frames delivered from one port to another", ("from", "to"), partial(_talks, "frames")
