@@ -3,6 +3,7 @@
 The kernels that end are real ones, with their device attached: their init is none.
 """
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -93,4 +94,23 @@ def test_init_waits_until_it_can_fork(tmp_path: Path) -> None:
         child.await_line(READY.decode(), 60)
     finally:
         other.kill()
+        child.kill()
+
+
+@pytest.mark.root
+def test_line_in_pieces_is_read_whole(tmp_path: Path) -> None:
+    """A background command that ends while half of a line has come does not take that half away."""
+    need_root()  # to be nobody: as root, init.sh would mount over this machine
+    need("busybox")
+    nobody = ["setpriv", "--reuid", NOBODY, "--clear-groups"]
+    child = Peer([*nobody, "busybox", "sh", str(INIT)], tmp_path / "log", stdin=subprocess.PIPE)
+    try:
+        child.await_line(READY.decode(), 60)
+        assert child.process.stdin is not None
+        os.write(stdin := child.process.stdin.fileno(), b"(sleep 1; echo over) &\n")
+        os.write(stdin, b'echo "one ')
+        child.await_line("over", 60)
+        os.write(stdin, b'line"\n')
+        child.await_line("one line", 60)
+    finally:
         child.kill()

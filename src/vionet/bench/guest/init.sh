@@ -28,7 +28,9 @@ unset IFS
 $b ip link set lo up
 $b stty -echo -icanon -opost 2>/dev/null
 echo "@@ready"
-while read -r line; do
+# busybox's `read` begins anew when a background command ends while it waits in the middle of a line,
+# and what it had of the line is lost.  So it gets whole ones, each by one write.
+$b awk '{ print; fflush() }' | while read -r line; do
 	command eval "$line" # where a mistake, or no fork, would end a shell
 done
 $b poweroff -f
