@@ -13,7 +13,9 @@ HERE = Path(__file__).parent
 CLONE_NEWNET = 0x40000000
 # test_TOPIC*.py: the control plane, in which nothing is compiled and where coverage has no floor.
 # Where such a test starts a fabric, it is the one that people run.
-ONE_LANE = ("cli", "daemon", "holder", "namespace", "passt", "services", "site", "vm", "web")
+ONE_LANE = (
+    "cli", "daemon", "explain", "holder", "namespace", "passt", "services", "site", "vm", "web",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
