@@ -288,6 +288,15 @@ def test_port_in_use_is_said() -> None:
         taken.close()
 
 
+def fetched(path: Path) -> str:
+    """The whole answer on a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(WAIT_S)
+        client.connect(str(path))
+        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: vionet\r\n\r\n")
+        return client.makefile("rb").read().decode()
+
+
 def test_switch_with_metrics(start: Children, run_dir: Path) -> None:
     """On a Unix socket in place of a stale one, with its mode; what is said of where it is; gone at
     the end.  Whoever reaches for more than loopback is told so before anything is made."""
@@ -299,11 +308,7 @@ def test_switch_with_metrics(start: Children, run_dir: Path) -> None:
     child = vionet(*arguments, f"unix:{path},mode=0660")
     child.wait_for(rf"metrics +address=unix:{path}", READY_S)
     assert "srw-rw----" == stat.filemode(path.stat().st_mode)
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(WAIT_S)
-        client.connect(str(path))
-        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: vionet\r\n\r\n")
-        answer = client.makefile("rb").read().decode()
+    answer = fetched(path)
     assert answer.startswith("HTTP/1.1 200 OK\r\n")
     assert 'vionet_port_up{fabric="lan",port="a"} 0.0\n' in answer
     assert 0 == child.stop()
@@ -312,3 +317,18 @@ def test_switch_with_metrics(start: Children, run_dir: Path) -> None:
     assert 2 == refused.wait(READY_S)
     assert 1 == refused.stderr.count("\n")
     assert "vionet switch: --metrics 0.0.0.0:9464: not a loopback address" in refused.stderr
+
+
+def test_site_with_metrics(start: Children, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`vionet up` serves all its fabrics on one page."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(run_dir))
+    file = run_dir / "home.toml"
+    port = '[port.{0}]\nswitch = "{1}"\nguest = "{2}/{0}"\n'
+    ports = [port.format(name, switch, run_dir) for name, switch in (("a", "lan"), ("b", "dmz"))]
+    file.write_text("\n".join(["[switch.lan]\n[switch.dmz]", *ports]))
+    child = starter(start)("up", str(file), "--metrics", f"{run_dir}/m")
+    answer = fetched(run_dir / "m")
+    for fabric, name in (("lan", "a"), ("dmz", "b")):
+        assert f'vionet_port_up{{fabric="{fabric}",port="{name}"}} 0.0\n' in answer
+    assert 0 == child.stop()
+    assert not (run_dir / "m").exists()
