@@ -101,9 +101,11 @@ def answering(listener: Listener, name: str = "lan") -> Iterator[None]:
         thread.join(60)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["port", "set", "-h"], ["status", "--json"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["port", "set", "-h"], ["status", "--json"], ["top", "--once"]]
+)
 def test_light_commands_import_no_compiler(run_dir: Path, arguments: list[str]) -> None:
-    """Help and status come without Numba and NumPy."""
+    """Help, status and top come without Numba and NumPy."""
     code = (
         "import sys\n"
         "from vionet.cli import main\n"

@@ -115,7 +115,8 @@ def top(
     try:
         if control:
             ask_status(control)
-        runtime_folder()
+        else:
+            runtime_folder()
     except (ControlError, SocketError) as error:
         raise Failure(str(error)) from None
     figures = Figures(control, fabric, totals=not interval)
@@ -124,7 +125,8 @@ def top(
         shown = _show(figures, view, out, interval)
     else:
         shown = _print(figures, view, out, interval, once)
-    sys.exit(asyncio.run(_until_told(shown)) or int(once and figures.failed))
+    if status := asyncio.run(_until_told(shown)) or int(once and figures.failed):
+        sys.exit(status)
 
 
 async def _until_told(shown: Coroutine[Any, Any, None]) -> int:
@@ -164,14 +166,13 @@ async def _show(figures: Figures, view: View, out: Console, interval: float) -> 
     loop, changed, left = asyncio.get_running_loop(), asyncio.Event(), False
 
     async def look() -> None:
-        await figures.look()
-        changed.set()
-        await asyncio.sleep(min(interval, FIRST_S))
+        wait_s = min(interval, FIRST_S)
         while True:
-            due = loop.time() + interval
+            due = loop.time() + wait_s
             await figures.look()
             changed.set()
             await asyncio.sleep(due - loop.time())
+            wait_s = interval
 
     def typed() -> None:
         nonlocal left
