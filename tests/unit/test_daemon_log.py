@@ -86,10 +86,11 @@ def test_text(logged: Logged) -> None:
 
 
 def test_json(logged: Logged) -> None:
-    """The keys that are always there come first; numbers, lists and words keep their kinds."""
+    """The keys that are always there come first; numbers, lists and words keep their kinds; what is
+    None is left out."""
     out = logged(True)
     there = structlog.get_logger("vionet.test").bind(port="a", fabric="lan")
-    there.warning("an event", count=Number.ONE, features=("CSUM",), refused=[], made=False)
+    there.warning("an event", count=Number.ONE, features=("CSUM",), refused=[], made=False, vm=None)
     (line,) = objects(out)
     assert re.fullmatch(STAMP, line.pop("timestamp"))
     assert {

@@ -18,10 +18,12 @@ from tests.serving import READY_S
 from vionet.check.driver import Port
 from vionet.check.packet import BROADCAST, Flow
 from vionet.daemon.control import ask
+from vionet.daemon.drops import QUIET_S
 from vionet.spec import vhost_user as vu
 from vionet.spec import virtio
 from vionet.spec import virtio_net as net
 from vionet.spec.vhost_user import Request
+from vionet.vhost_user.backend import REFUSALS_BURST, REFUSALS_PER_SECOND
 from vionet.vhost_user.frontend import Frontend, Refused
 
 MODERN = 1 << virtio.VIRTIO_F_VERSION_1
@@ -33,6 +35,8 @@ DROPPED = {"event": "frames dropped", "port": "a", "reason": "source_mac_locked"
 DYING = """
 import sys
 from vionet.check.driver import Port
+with open("/proc/self/comm", "wb") as file:
+    file.write(b"o\\x1b[2J\\n!")
 port = Port.open(sys.argv[1], int(sys.argv[2])).start()
 print("up", flush=True)
 sys.stdin.read()
@@ -117,7 +121,8 @@ def test_each_session_has_its_end(story: Story) -> None:
         assert other.stdout is not None
         assert b"up\n" == other.stdout.readline()
         other.kill()
-    story.last(event="session opened", port="b", pid=other.pid)
+    opened = story.last(event="session opened", port="b", pid=other.pid)
+    assert r"o\x1b[2J\n!" == opened["comm"], "what it calls itself stays in its line"
     story.last(event="session closed", port="b", cause="left", level="info")
 
     with Frontend.connect(story.folder / "b") as frontend:
@@ -139,8 +144,8 @@ def test_flood_of_drops(story: Story) -> None:
     """The first drop is said at once, while the flood goes on; the rest is not, but for one line
     when the port goes.  Together they say what the counter says."""
     port = Port.open(story.folder / "a", MODERN).start()
+    began, sent = time.monotonic(), 0
     try:
-        sent = 0
 
         def said() -> bool:
             nonlocal sent
@@ -159,23 +164,26 @@ def test_flood_of_drops(story: Story) -> None:
             port.send(FOREIGN)
             port.sent()
         until(lambda: story.dropped() == sent + FRAMES, WAIT_S, "all of them counted", 0.01)
-        assert 1 == len(story.lines(**DROPPED))
+        assert 1 <= len(story.lines(**DROPPED)) <= 1 + (time.monotonic() - began) / QUIET_S
     finally:
         port.close()
     ask(story.control, "remove", port="a")
     story.last(event="port removed", port="a")
-    _, rest = story.lines(**DROPPED)
-    assert sent + FRAMES == rest["total"] == first["count"] + rest["count"]
+    *_, rest = lines = story.lines(**DROPPED)
+    assert sent + FRAMES == rest["total"] == sum(line["count"] for line in lines)
+    assert first in lines[:-1]
     assert 0 == story.child.stop()
 
 
 def test_flood_of_refusals_is_bounded(story: Story) -> None:
     """A front-end that asks for nonsense all day does not fill the log, nor hide its end in it."""
+    began = time.monotonic()
     with Frontend.connect(story.folder / "a") as frontend:
         frontend.negotiate(MODERN, 1 << vu.VHOST_USER_PROTOCOL_F_REPLY_ACK)
         for _ in range(200):
             with pytest.raises(Refused):
                 frontend.tell_u64(Request.SET_VRING_ENABLE, 99)
     story.last(event="session closed", port="a", cause="left")
-    assert 10 <= len(story.lines(event="request refused")) < 20
+    allowed = REFUSALS_BURST + REFUSALS_PER_SECOND * (time.monotonic() - began) + 1
+    assert REFUSALS_BURST <= len(story.lines(event="request refused")) <= min(allowed, 199)
     assert 0 == story.child.stop()

@@ -108,9 +108,11 @@ def _printable(text: str) -> str:
 
 
 def _tamed(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-    """All of it harmless, the keys that say where first."""
-    tame = {key: harmless(event[key]) for key in _FIRST if key in event}
+    """All of it harmless, the keys that say where first; what is None says nothing."""
+    tame = {key: harmless(event[key]) for key in _FIRST if event.get(key) is not None}
     for key, value in event.items():
+        if value is None:
+            continue
         if key in _TRACES:
             tame[key] = "\n".join(map(_printable, str(value).split("\n")))
         elif key not in tame:

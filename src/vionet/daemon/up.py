@@ -209,7 +209,7 @@ async def _serve(
         stack.push_async_callback(lambda: live.close(leave=found or left.is_set()))
         stack.callback(reloads.close)
         if not await _opens(live.open(site), ending, whole=found):
-            log.info("ending", fate="not all were started")
+            log.info("ending", fate="before all were started")
             return
         fabrics = fabric_requests(lambda: live.lives, live.switches)
         control = Control(listener, {**fabrics, **machines.requests})
