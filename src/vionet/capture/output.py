@@ -154,3 +154,6 @@ class Lines(Output):
 
     def say(self, reader: Reader) -> None:
         """Nothing in between."""
+
+    def end(self, reader: Reader) -> None:
+        """Nothing stands below them."""

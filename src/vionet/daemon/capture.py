@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from vionet.capture.reader import Reader, View
     from vionet.fabric.capture import CaptureRing
 
+PATIENCE_S: Final = 30.0  # a large ring takes its time
+ALL: Final = 1 << 20  # more than a frame has
 USAGE: Final = 'capture needs "snap":BYTES, "ring":BYTES, "code":BASE64, "whole":true|false'
 
 
@@ -116,11 +118,12 @@ def captured(
     from vionet.capture.reader import Reader, RingError
 
     # Where receivers' sums are verified once more, all bytes are needed; the reader cuts.
-    members: dict[str, Any] = {"snap": 0 if view.delivered else view.snap_len, "whole": True}
+    snap_len = view.snap_len if view.snap_len and not view.delivered else ALL
+    members: dict[str, Any] = {"snap": snap_len, "whole": True}
     members |= {"fabric": fabric["name"], "code": b64encode(code).decode(), "ring": ring_len}
     fds: list[int] = []
     try:
-        asked = connected(path, "capture", fds=fds, port=port, **members)
+        asked = connected(path, "capture", wait_s=PATIENCE_S, fds=fds, port=port, **members)
         with asked as (connection, answer, _):
             ports = Ports(path, fabric)
             if len(fds) != 2:
@@ -163,7 +166,7 @@ class Ports:
 
     def _learn(self, fabric: Mapping[str, Any]) -> None:
         for port in fabric["ports"]:
-            said = f"{port['kind']} of {fabric['name']}, {port['state']}, policy {port['policy']}"
+            said = f"{port['kind']} of {fabric['name']}, policy {port['policy']}"
             one = self._make(port["name"], said, port["mac"])
             self._known.setdefault(port["serial"], one)
             self._by_name[port["name"]] = self._known[port["serial"]]

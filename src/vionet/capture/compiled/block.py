@@ -54,12 +54,12 @@ from vionet.jit.raw import (
     store_release_i64,
     store_u32,
 )
-from vionet.spec.packet import ETH_HLEN
 
 ENHANCED_PACKET = 6
 FIXED_LEN = 28  # of a block, in front of the packet
 PROBES = 8
 TELL_LEN = 65536  # bytes after which the engine is told that they were read
+FRAME_LIMIT = PACKET_MAX - 64  # bytes that no frame has
 NEEDS_CSUM = 1
 HASH_MASK = (1 << 46) - 1
 STATES, ACCEPTS, ACTIONS = len(Csum), len(Accepts), len(Action)
@@ -88,8 +88,8 @@ def next_record(reading: Reading, head: int) -> int:
             return BROKEN
         copy(reading.seen_hva, hva, SEEN_LEN)
         if (
-            between(ETH_HLEN, seen.cap_len, min(size - SEEN_LEN, PACKET_MAX - 64) + 1)
-            & between(seen.cap_len, seen.length, PACKET_MAX - 63)
+            between(0, seen.cap_len, min(size - SEEN_LEN, FRAME_LIMIT) + 1)
+            & between(seen.cap_len, seen.length, FRAME_LIMIT + 1)
             & between(0, seen.drop, DROPS_LEN)
             & between(-1, seen.state, STATES)
             & between(-1, seen.accepts, ACCEPTS)

@@ -48,6 +48,7 @@ from vionet.engine.status import OK, Accepts, Action, Csum
 from vionet.engine.vlan import TAG_LEN
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.raw import copy, store_i64, store_u32
+from vionet.spec.packet import ETH_HLEN
 
 PASS = int(Action.PASS)
 PASS_PARTIAL = int(Action.PASS_PARTIAL)
@@ -77,7 +78,8 @@ def restore(state: State, work: Work, reading: Reading, frame: Frame, hva: int) 
     frame.first_seg = 0
     work.seg_hva[0] = hva + head_len
     work.seg_len[0] = seen.cap_len - head_len
-    if seen.cap_len < seen.length or not seen.facts & FACT_JUDGED:
+    known = seen.facts & FACT_JUDGED and seen.cap_len == seen.length >= ETH_HLEN
+    if not known:
         return 0
     read_header(work, frame, HDR_LEN)
     if not parse_plain(work, frame):
@@ -85,8 +87,8 @@ def restore(state: State, work: Work, reading: Reading, frame: Frame, hva: int) 
     if seen.state == PARTIAL:
         frame.csum_start = frame.l4_off
     status = judge(state.ports[PORT_IN], work, frame)
-    known = seen.state == UNKNOWN or seen.state == VALID
-    if status == OK and (frame.state == seen.state or (known and frame.outer == UNKNOWN)):
+    finished = seen.state == UNKNOWN or seen.state == VALID
+    if status == OK and (frame.state == seen.state or (finished and frame.outer == UNKNOWN)):
         frame.state = seen.state
         return 1
     frame.length = seen.cap_len
