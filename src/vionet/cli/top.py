@@ -81,7 +81,13 @@ class Figures:
     metavar="S",
     help="Seconds between two looks; with --once 0: what was counted since the start.",
 )
-@click.option("--sort", type=click.Choice(WORDS), default="port", help="The largest first.")
+@click.option(
+    "--sort",
+    type=click.Choice(WORDS),
+    default="port",
+    metavar="COLUMN",
+    help=f"The largest first: {', '.join(WORDS)}.",
+)
 @click.option("--reverse", is_flag=True, help="The smallest first.")
 @click.option(
     "--filter",
