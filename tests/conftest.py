@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import tools
 from tests.process import Children
@@ -24,6 +25,12 @@ RUN_DIR_LEN_MAX = 60
 MARK = "VIONET_TEST_SESSION"  # in the environment of every process that a session starts
 SPARED = ("/dev/null", "anon_inode:[eventpoll]", "/dev/urandom")
 failed = pytest.StashKey[bool]()
+# What is found by chance is found again: the same examples in every run, however slow the machine.
+# `--hypothesis-profile=default` looks for others.
+settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("repeatable")
 _growth: dict[str, int] = {}
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # children are told to end by it

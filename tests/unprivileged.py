@@ -29,6 +29,6 @@ def python() -> list[str]:
     for program in (sys.executable, "/usr/bin/python3"):
         argv = [*words(), "/usr/bin/env", f"PYTHONPATH={packages}", program]
         same = f"import sys, vionet; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
-        if not subprocess.run([*argv, "-c", same], capture_output=True, timeout=20).returncode:
+        if not subprocess.run([*argv, "-c", same], capture_output=True, timeout=60).returncode:
             return argv
     absent("no Python that an unprivileged user may run: install python3 in /usr")

@@ -28,7 +28,7 @@ PACKET_OUTGOING = 4
 def call(command: str) -> str:
     """Run a shell's command line in the thread's namespace."""
     done = subprocess.run(
-        command, shell=True, capture_output=True, text=True, timeout=10, check=True
+        command, shell=True, capture_output=True, text=True, timeout=60, check=True
     )
     return done.stdout
 
@@ -46,9 +46,9 @@ def ready() -> None:
     """Wait until both ends have a link: the kernel says so a moment after they are up, and drops
     what is sent before."""
     for name in (NEAR, FAR):
-        deadline_s = time.monotonic() + 10
+        deadline_s = time.monotonic() + 60
         while "state UP" not in call(f"ip -o link show {name}"):
-            assert time.monotonic() < deadline_s, f"{name} has no link after 10 s"
+            assert time.monotonic() < deadline_s, f"{name} has no link after a minute"
 
 
 class VethInterface:

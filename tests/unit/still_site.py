@@ -15,7 +15,7 @@ from vionet.site.model import Interface, Owner, VmEntry
 from vionet.vhost_user.listener import Listener
 from vionet.vm.model import Vm, VmError
 
-WAIT_S = 10
+WAIT_S = 60
 
 
 ALICE, BOB = 4001, 4002

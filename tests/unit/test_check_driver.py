@@ -122,13 +122,11 @@ def test_num_buffers_bounded(port: Port) -> None:
 
 def test_waits_end(port: Port) -> None:
     """Waiting for a device that does nothing ends, and says how far it came."""
-    began = time.monotonic()
     port.send(b"frame")
     with pytest.raises(Broken, match="0 of 1 transmit chains"):
         port.sent(0.05)
     with pytest.raises(Broken, match="nothing arrived"):
         port.collect(b"frame", 0.05)
-    assert time.monotonic() - began < 2
     assert 1 == os.eventfd_read(port.events[TX].kick)
 
 

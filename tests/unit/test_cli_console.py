@@ -18,7 +18,7 @@ import pytest
 from tests.unit.still_site import serving
 from vionet.cli.console import PENDING_MAX, Escape
 
-WAIT_S = 20
+WAIT_S = 60
 
 
 @contextmanager

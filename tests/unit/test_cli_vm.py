@@ -24,7 +24,7 @@ from vionet.site.model import SiteError
 from vionet.vhost_user.listener import Listener
 from vionet.vm.model import VmError
 
-WAIT_S = 20
+WAIT_S = 60
 
 
 Vionet = Callable[..., Any]

@@ -30,7 +30,7 @@ os.setgroups(groups[1:])
 os.setgid(groups[0])
 os.setuid(uid)
 with socket.socket(socket.AF_UNIX) as client:
-    client.settimeout(10)
+    client.settimeout(60)
     client.connect(path)
     answers = client.makefile()
     for line in lines:
@@ -47,7 +47,7 @@ def asked_as(
     done = subprocess.run(
         [sys.executable, "-c", _CLIENT, str(path), str(uid), json.dumps(groups), *lines],
         stdout=subprocess.PIPE,
-        timeout=30,
+        timeout=90,
         check=True,
         text=True,
     )
@@ -62,7 +62,7 @@ def entry(owner: Owner | None = None, **more: object) -> VmEntry:
 def connected_as(path: Path, uid: int, groups: list[int]) -> Peer:
     """What the kernel says of a client that became somebody else before it connected."""
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.settimeout(10)
+        listener.settimeout(60)
         listener.bind(str(path))
         path.chmod(0o666)
         listener.listen()

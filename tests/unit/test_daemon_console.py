@@ -97,7 +97,7 @@ async def test_flood_of_a_stranger_pushes_out_itself(run_dir: Path) -> None:
             "/usr/bin/python3", "-c", _FLOOD, str(path), str(BOB),
             stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        out, _ = await asyncio.wait_for(flood.communicate(), 30)
+        out, _ = await asyncio.wait_for(flood.communicate(), 90)
         counts = json.loads(out)
         assert {"kept": CLIENTS_MAX - 1, "lost": 201 - CLIENTS_MAX} == counts
         writer.write(b"still here")
@@ -112,7 +112,7 @@ os.setuid(int(sys.argv[2]))
 clients, lost = [], 0
 for number in range(200):
     client = socket.socket(socket.AF_UNIX)
-    client.settimeout(10)
+    client.settimeout(60)
     client.connect(sys.argv[1])
     client.sendall(b'{"version":1,"request":"vm.list"}\\n')
     assert client.recv(1000), number

@@ -28,7 +28,7 @@ from vionet.daemon.status import LivePort, status_document
 from vionet.engine.status import DROP_REASONS, LEDGER_KEYS
 from vionet.vhost_user.listener import Listener
 
-WAIT_S = 10
+WAIT_S = 60
 
 
 class Plugs:
@@ -299,7 +299,7 @@ async def test_silent_client_is_dropped(run_dir: Path) -> None:
 
 async def test_client_that_does_not_read_stalls_nobody(run_dir: Path) -> None:
     """Thousands of requests without reading end that client; the others are served meanwhile."""
-    async with opened(run_dir / "c", idle_s=0.2):
+    async with opened(run_dir / "c", idle_s=1):
         with socket.socket(socket.AF_UNIX) as deaf:
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             deaf.connect(str(run_dir / "c"))

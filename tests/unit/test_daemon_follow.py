@@ -14,7 +14,7 @@ from vionet.ports.tap import TapError
 def follow(lan: Lan, *ports: str, reserved: str = "stp+lacp+dot1x+lldp") -> None:
     """Have the fabric become one with these ports."""
     config = parse_switch("lan", ports, reserved)
-    asyncio.run(asyncio.wait_for(lan.running.follow(config), 10))
+    asyncio.run(asyncio.wait_for(lan.running.follow(config), 60))
     assert config == lan.running.config
 
 
@@ -63,11 +63,11 @@ def test_what_the_host_refuses_is_told_and_the_rest_follows() -> None:
     lan.plugs.refusal = TapError("u: in use")
     config = parse_switch("lan", ["a=guest:/a,vlan=9", "c=tap:u"])
     with pytest.raises(RequestError, match="c: u: in use"):
-        asyncio.run(asyncio.wait_for(lan.running.follow(config), 10))
+        asyncio.run(asyncio.wait_for(lan.running.follow(config), 60))
     assert ["a"] == [port.name for port in lan.running.config.ports]
     assert 9 == lan.ports["a"].changes[0].vlan
     lan.plugs.refusal = None
-    asyncio.run(asyncio.wait_for(lan.running.follow(config), 10))
+    asyncio.run(asyncio.wait_for(lan.running.follow(config), 60))
     assert config == lan.running.config
     assert isinstance(lan.plugs.live["c"], StillPort)
 
@@ -79,9 +79,9 @@ def test_a_change_that_is_refused_is_no_change() -> None:
     lan.ports["a"].refuses = True
     config = parse_switch("lan", ["a=guest:/a,vlan=9", "c=guest:/c"])
     with pytest.raises(RequestError, match="a: Operation not permitted; as it was"):
-        asyncio.run(asyncio.wait_for(lan.running.follow(config), 10))
+        asyncio.run(asyncio.wait_for(lan.running.follow(config), 60))
     assert [9, None] == [told.vlan for told in lan.ports["a"].changes]
     assert [("a", None), ("c", None)] == [(one.name, one.vlan) for one in lan.running.config.ports]
     lan.ports["a"].refuses = False
-    asyncio.run(asyncio.wait_for(lan.running.follow(config), 10))
+    asyncio.run(asyncio.wait_for(lan.running.follow(config), 60))
     assert config == lan.running.config

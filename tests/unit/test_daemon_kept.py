@@ -40,10 +40,10 @@ async def test_a_successor_goes_on_with_it(tmp_path: Path) -> None:
     keeper = await Keeper.reach(tmp_path)
     try:
         await kept(tmp_path, keeper)
-        before = subprocess.check_output(["ip", "-o", "link", "show", "vk0"], timeout=10)
+        before = subprocess.check_output(["ip", "-o", "link", "show", "vk0"], timeout=60)
         taps = await successor(tmp_path, keeper)
         tap = taps.open_port(PORT)
-        assert before == subprocess.check_output(["ip", "-o", "link", "show", "vk0"], timeout=10)
+        assert before == subprocess.check_output(["ip", "-o", "link", "show", "vk0"], timeout=60)
         tap.close()
         await taps.release([])
         taps.close()
@@ -57,7 +57,7 @@ async def test_one_that_was_deleted_is_made_anew(tmp_path: Path) -> None:
     keeper = await Keeper.reach(tmp_path)
     try:
         await kept(tmp_path, keeper)
-        subprocess.run(["ip", "link", "delete", "vk0"], timeout=10, check=True)
+        subprocess.run(["ip", "link", "delete", "vk0"], timeout=60, check=True)
         taps = await successor(tmp_path, keeper)
         await taps.release([PORT])
         tap = taps.open_port(PORT)

@@ -14,7 +14,7 @@ import pytest
 
 from vionet.daemon.notify import Notify, inherited
 
-WAIT_S = 10
+WAIT_S = 60
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -187,7 +187,7 @@ def started_with(pid: str, names: str, count: int = 3) -> dict[str, object]:
             preexec_fn=place,
             close_fds=False,
             capture_output=True,
-            timeout=30,
+            timeout=90,
             check=True,
         )
     finally:

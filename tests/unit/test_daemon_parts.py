@@ -14,7 +14,7 @@ from vionet.site.model import Site
 from vionet.site.toml_vm import vm_from_table
 from vionet.vm.keeping import Keeper
 
-WAIT_S = 10
+WAIT_S = 60
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ def test_status_follows_a_guest(vionet: Starter, run_dir: Path) -> None:
         assert 1 == shown["drops"]["source_mac_locked"]
         port.tx.avail_idx = port.tx.next_idx + 1000  # more than the ring has
         port.kick(net.TRANSMITQ1)
-        child.wait_for("the driver broke its ring.*port=a.*ring=transmitq", 10)
+        child.wait_for("the driver broke its ring.*port=a.*ring=transmitq")
     finally:
         port.close()
     assert [] == until_state(control, "waiting")["features"]
@@ -149,7 +149,7 @@ def test_client_connects_and_connects_again(vionet: Starter, run_dir: Path) -> N
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(run_dir / "a"))
         listener.listen()
-        listener.settimeout(10)
+        listener.settimeout(60)
         child = vionet("switch", f"a=guest:{run_dir}/a,client", "--control", f"{run_dir}/c")
         for _ in range(2):
             connection, _ = listener.accept()
@@ -170,17 +170,17 @@ def test_wire_between_a_guest_and_the_host(vionet: Starter, run_dir: Path) -> No
     for last, octet in (("1", "01"), ("9", "09")):
         subprocess.run(
             ["ip", "neigh", "add", f"192.0.2.{last}", "lladdr", f"52:54:00:00:00:{octet}",
-             "dev", "vt0"], check=True, timeout=10,
+             "dev", "vt0"], check=True, timeout=60,
         )  # fmt: skip
     port = Port.open(run_dir / "a", MODERN | CSUMS)
     try:
         port.start()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as host:
             host.bind(("192.0.2.2", 40001))
-            host.settimeout(10)
+            host.settimeout(60)
             host.sendto(b"for somebody else", ("192.0.2.9", 9))
             host.sendto(b"for the guest", ("192.0.2.1", 9))
-            got = port.collect_any((b"for the guest", b"for somebody else"), 10)
+            got = port.collect_any((b"for the guest", b"for somebody else"), 60)
             assert b"for the guest" in got.frame
             assert net.VIRTIO_NET_HDR_F_NEEDS_CSUM == got.header.flags
             flow = Flow(GUEST_MAC, bytes.fromhex("525400000002"))
@@ -203,9 +203,9 @@ def test_wire_between_a_guest_and_the_host(vionet: Starter, run_dir: Path) -> No
 @pytest.mark.usefixtures("namespace")
 def test_tap_that_is_down_is_said(vionet: Starter, run_dir: Path) -> None:
     """An existing tap that is down is used as it is, with a line that says how to set it up."""
-    subprocess.run(["ip", "tuntap", "add", "dev", "vt0", "mode", "tap"], check=True, timeout=10)
+    subprocess.run(["ip", "tuntap", "add", "dev", "vt0", "mode", "tap"], check=True, timeout=60)
     child = vionet("switch", "t=tap:vt0")
-    child.wait_for("the interface is down.*ip link set vt0 up", 10)
+    child.wait_for("the interface is down.*ip link set vt0 up")
     assert 0 == child.stop()
     assert "vt0" in [name for _, name in socket.if_nameindex()]
 
@@ -223,7 +223,7 @@ def test_inherited_tap(start: Children, run_dir: Path) -> None:
     )
     child = start(sys.executable, "-c", code)
     child.wait_for("^ready$", READY_S)
-    child.wait_for("tap open.*interface=vt9", 10)
+    child.wait_for("tap open.*interface=vt9")
     assert "attached" == only_port(run_dir / "vionet" / "switch.control")["state"]
     assert 0 == child.stop()
 

@@ -38,7 +38,7 @@ class Lan:
         """The answer to what takes its time."""
 
         async def asked() -> Any:
-            return await asyncio.wait_for(self.running.requests[what](request, ME), 10)  # type: ignore[arg-type]
+            return await asyncio.wait_for(self.running.requests[what](request, ME), 60)  # type: ignore[arg-type]
 
         return asyncio.run(asked())["port"]  # type: ignore[no-any-return]
 

@@ -22,7 +22,7 @@ from vionet.site.source import read_site
 from vionet.site.toml_vm import vm_from_table
 from vionet.vm.keeping import Keeper
 
-WAIT_S = 10
+WAIT_S = 60
 LAN = '[switch.lan]\n[port.a]\nswitch = "lan"\nguest = "a.sock"\n'
 LAB = '[switch.lab]\n[port.s]\nswitch = "lab"\nstream = "s.sock"\n'
 TAP = '[port.t]\nswitch = "lan"\ntap = "jt0"\naddress = "192.0.2.{}/24"\n'

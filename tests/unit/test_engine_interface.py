@@ -304,7 +304,7 @@ def test_interface_that_is_full_or_down(plug: Plug) -> None:
         assert {"interface_full": full, "interface_error": 1} == sink.drops
         sink.taken()
         call(f"ip link set {NEAR} up")
-        for _ in range(50):  # the kernel's carrier takes its time
+        for _ in range(200):  # the kernel's carrier takes its time
             source.send(TCP.data)
             network.run(source)
             if select.select([sink.kernel], [], [], 0.1)[0]:

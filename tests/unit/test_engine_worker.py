@@ -24,7 +24,7 @@ from vionet.ports.uplink import Findings
 from vionet.vhost_user.ring import Ring
 
 FRAME = Layers().tcp(bytes(range(200)))
-DEADLINE_S = 20.0
+DEADLINE_S = 100.0
 
 
 class Wired(Guest):

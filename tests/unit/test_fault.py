@@ -69,7 +69,7 @@ def test_a_fault_in_another_thread_is_survived() -> None:
         os.ftruncate(fd, 0)
         thread = threading.Thread(target=lambda: found.append(_sum_pages(address, 8)))
         thread.start()
-        thread.join(10)
+        thread.join(60)
         assert ([0], True) == (found, fault.faulted(slot))
     finally:
         fault.acknowledge()

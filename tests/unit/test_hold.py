@@ -9,7 +9,7 @@ import pytest
 from vionet.fabric import Fabric
 from vionet.jit import LANE, Lane
 
-PATIENCE_S = 20.0
+PATIENCE_S = 100.0
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -6,6 +6,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from tests.process import Children
+from tests.serving import READY_S
 from vionet.check.driver import Broken, Port
 from vionet.check.packet import BROADCAST, Flow
 from vionet.spec import virtio
@@ -32,7 +33,7 @@ def test_a_call_descriptor_that_blocks_costs_only_its_owner(start: Children, run
     ports = [f"{name}=guest:{path}" for name, path in zip(names, sockets, strict=True)]
     control = ["--control", str(run_dir / "ctl")]
     switch = start(sys.executable, "-m", "vionet", "switch", *control, *ports)
-    switch.wait_for("^ready$", 110)
+    switch.wait_for("^ready$", READY_S)
     with ExitStack() as stack:
         bad, sender, receiver = (
             stack.enter_context(closing(Port.open(path, MODERN).start())) for path in sockets
@@ -44,7 +45,7 @@ def test_a_call_descriptor_that_blocks_costs_only_its_owner(start: Children, run
         flow = Flow(bytes.fromhex("525400000002"), BROADCAST)
         # The frame goes to `bad` too, and interrupting it hangs until its session is ended.
         sender.send(flow.udp(os.urandom(16)).data)
-        switch.wait_for("call descriptor blocks", 20)
+        switch.wait_for("call descriptor blocks")
         assert any(heard(sender, receiver, flow) for _ in range(20))
         os.set_blocking(call, False)
     assert 0 == switch.stop()

@@ -62,7 +62,7 @@ def test_no_promiscuous_mode_is_left(start: Children, signal: str) -> None:
     child.wait_for("open", 20)
     assert 1 == promiscuity()
     call(f"kill -s {signal} {child.pid}")
-    child.wait(10)
+    child.wait(60)
     assert 0 == promiscuity()
 
 

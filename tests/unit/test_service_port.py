@@ -17,7 +17,7 @@ from vionet.daemon.status import port_document
 from vionet.fabric import Fabric
 from vionet.ports.service_port import BUFFER, ServicePort
 
-TIMEOUT = 10.0
+TIMEOUT = 60.0
 DISCOVER, GOOD = ASKS["discover"], v4(DATA)
 
 

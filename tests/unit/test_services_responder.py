@@ -44,13 +44,13 @@ async def take(near: socket.socket) -> bytes:
             data += more
         return data
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return await exactly(int.from_bytes(await exactly(4), "big"))
 
 
 async def until_counted(service: Responder, name: str, count: int) -> None:
     """Wait until the responder has counted that much."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while service.counts[name] < count:
             await asyncio.sleep(0)
 

@@ -129,7 +129,7 @@ def test_mistakes_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert shown.splitlines() == list(caught.value.problems)
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", ["empty.toml", "empty.conf", "empty"])
 def test_nothing_but_blank_lines(tmp_path: Path, name: str) -> None:
     """They are read at once, whichever format they are in."""

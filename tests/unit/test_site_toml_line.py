@@ -208,7 +208,7 @@ def test_any_table_is_a_machine_or_mistakes(table: dict[str, Any]) -> None:
         vm_from_table("x", table, None, Path("/x"))
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     "text",
     [

@@ -25,7 +25,7 @@ from vionet.vhost_user.budget import Budget
 from vionet.vhost_user.journal import LINES_BURST, LINES_PER_SECOND
 from vionet.vhost_user.listener import SocketError
 
-TIMEOUT = 10.0
+TIMEOUT = 60.0
 HELLO = Layers(dst=BROADCAST).ethernet(b"hello".ljust(46), 0x1234)
 
 

@@ -314,7 +314,7 @@ def test_no_bridge_hears_of_the_self_test() -> None:
         call(f"ip {words}")
     with packet_socket("ve1") as listener:
         listener.setblocking(True)
-        listener.settimeout(5)
+        listener.settimeout(60)
         tap = open_tap("vt0")
         try:
             assert tap.findings.takes_partial

@@ -6,6 +6,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from vionet.vhost_user.backend import Backend
 from vionet.vhost_user.budget import Budget
 from vionet.vhost_user.frontend import Closed, Frontend, Refused
 from vionet.vhost_user.guest_memory import GuestMemory
-from vionet.vhost_user.journal import LINES_BURST
+from vionet.vhost_user.journal import LINES_BURST, LINES_PER_SECOND
 from vionet.vhost_user.listener import SocketError
 from vionet.vhost_user.message import Message
 from vionet.vhost_user.peer import Cause
@@ -266,7 +267,7 @@ def test_a_successor_is_not_kept_out_by_what_the_dead_said(served: Served) -> No
     path, device, loop, backend = served
     loop.call(lambda: setattr(backend, "_messages", Budget(3, 3)))
     with Frontend.connect(path) as first:
-        for _ in range(100):
+        for _ in range(50):  # as many as its socket holds
             first.send(Request.SET_OWNER)
     with Frontend.connect(path) as second:
         second.synchronise()
@@ -277,24 +278,26 @@ def test_a_successor_is_not_kept_out_by_what_the_dead_said(served: Served) -> No
 def test_messages_have_a_budget(served: Served) -> None:
     """Nearly each holds the worker: beyond the budget they wait, and then they are answered."""
     path, _, loop, backend = served
-    loop.call(lambda: setattr(backend, "_messages", Budget(3, 3)))
+    loop.call(lambda: setattr(backend, "_messages", Budget(3, 0)))
     with Frontend.connect(path) as frontend:
         for _ in range(3):
             frontend.tell(Request.SET_OWNER)
         frontend.send(Request.GET_FEATURES)
-        assert frontend.silent(0.2)
+        assert frontend.silent(0.1)
+        loop.call(lambda: setattr(backend, "_messages", Budget(1, 0)))
         assert VERSION_1 & vu.U64.unpack(frontend.receive().payload)[0]
 
 
 def test_log_lines_are_bounded(served: Served) -> None:
     """However often a front-end comes and goes, and the next line says how many were left out."""
-    path = served[0]
+    path, began = served[0], time.monotonic()
     with capture_logs() as logs:
         for _ in range(2 * LINES_BURST):
             with Frontend.connect(path) as frontend:
                 frontend.synchronise()
             ended(served)
-    assert LINES_BURST <= len(logs) < 1.5 * LINES_BURST
+    allowed = LINES_BURST + LINES_PER_SECOND * (time.monotonic() - began) + 1
+    assert LINES_BURST <= len(logs) <= allowed < 4 * LINES_BURST
 
 
 def test_closing_and_dropping(run_dir: Path, memory: GuestMemory) -> None:

@@ -109,9 +109,10 @@ def test_a_kicked_control_queue_is_served_again_while_more_is_left(served: Serve
     answers = [True, True, False]
 
     def serve() -> bool:
-        if len(answers) == 1:
+        more = answers.pop(0)
+        if not more:
             again.set()
-        return answers.pop(0)
+        return more
 
     device.control_kicked = True
     device.serve_control = serve  # type: ignore[method-assign]
@@ -127,7 +128,7 @@ def test_connecting_and_connecting_again(run_dir: Path, memory: GuestMemory) -> 
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(run_dir / "s"))
             listener.listen(1)
-            listener.settimeout(5)
+            listener.settimeout(TIMEOUT)
             for _ in range(2):
                 with Frontend(listener.accept()[0]) as frontend:
                     close_all(set_up(frontend, memory))
@@ -137,7 +138,7 @@ def test_connecting_and_connecting_again(run_dir: Path, memory: GuestMemory) -> 
         with socket.socket(socket.AF_UNIX) as listener:  # the front-end was started anew
             listener.bind(str(run_dir / "s"))
             listener.listen(1)
-            listener.settimeout(5)
+            listener.settimeout(TIMEOUT)
             with Frontend(listener.accept()[0]) as frontend:
                 frontend.synchronise()
             device.await_event("opened")

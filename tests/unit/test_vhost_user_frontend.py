@@ -17,13 +17,14 @@ from vionet.vhost_user.message import Message, ProtocolError
 
 FEATURES = virtio.mask((virtio.VIRTIO_F_VERSION_1, virtio.VHOST_USER_F_PROTOCOL_FEATURES))
 REPLY = vu.VERSION | vu.FLAG_REPLY
+WAIT_S = 60
 
 
 @contextlib.contextmanager
 def scripted(*replies: Message, fds: tuple[int, ...] = ()) -> Iterator[Frontend]:
     """A front-end whose back-end has said all it will ever say."""
     ours, theirs = socket.socketpair()
-    with theirs, Frontend(ours, timeout=0.05) as frontend:
+    with theirs, Frontend(ours, timeout=WAIT_S if replies else 0.05) as frontend:
         for reply in replies:
             socket.send_fds(theirs, [reply.pack()], list(fds))
         yield frontend

@@ -13,7 +13,7 @@ from vionet.vm import console as module
 from vionet.vm.console import BACKLOG_MAX, READERS_MAX, UNREAD_MAX, Console
 from vionet.vm.model import VmError
 
-WAIT_S = 10
+WAIT_S = 60
 
 
 class Line:

@@ -29,7 +29,7 @@ def places(tmp_path: Path) -> Iterator[VmPlaces]:
 def qemu_img(*arguments: str | Path) -> str:
     """What qemu-img says."""
     argv = [str(need("qemu-img")), *map(str, arguments)]
-    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=20).stdout
+    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def about(path: Path, kind: str) -> dict[str, Any]:

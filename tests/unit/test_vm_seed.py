@@ -27,7 +27,7 @@ VM = Vm(
 def isoinfo(image: Path, *arguments: str) -> bytes:
     """What isoinfo says of an image."""
     argv = [str(need("isoinfo")), "-i", str(image), *arguments]
-    return subprocess.run(argv, capture_output=True, check=True, timeout=20).stdout
+    return subprocess.run(argv, capture_output=True, check=True, timeout=60).stdout
 
 
 def loaded(document: bytes) -> Any:

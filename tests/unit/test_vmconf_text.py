@@ -215,7 +215,7 @@ SLOW = [  # on which a careless reader takes a very long time
 ]
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("number", range(len(SLOW)))
 def test_no_text_takes_long(number: int) -> None:
     """Large texts of the worst kinds are read, with a bounded number of mistakes."""
