@@ -77,6 +77,8 @@ class DropLog:
         """*returns* in how many seconds there is more to say; None: there is nothing."""
         now, soonest = self._clock(), None
         for reason, total in self._ports[name].drops().items():
+            if not total:  # as nearly all are
+                continue
             said, when = self._said.get((name, reason), (0, now - QUIET_S))
             if total == said:
                 continue
