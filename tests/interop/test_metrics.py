@@ -111,7 +111,7 @@ def test_prometheus_reads_a_switch(start: Children, run_dir: Path) -> None:
         "switch", "--name", "lan", f"a=guest:{sockets[0]},mac=52:54:00:00:00:01,locked",
         f"b=guest:{sockets[1]}", "--control", f"{run_dir}/c", "--metrics", "127.0.0.1:0",
     )  # fmt: skip
-    url = switch.wait_for(r"metrics +address=(http://\S+/metrics)", READY_S)[1]
+    url = switch.wait_for(r"metrics +address=(http://\S+)", READY_S)[1] + "/metrics"
     folder = run_dir / "prometheus"
     folder.mkdir()
     shutil.copy(FOLDER / "vionet.rules.yml", folder)

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import stat
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -112,11 +112,14 @@ GOOD = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n"
         (GOOD, 200),
         ("HEAD /metrics?x=1 HTTP/1.0\r\nhost:[::1]:9\r\nAccept: */*\r\n", 200),
         (GOOD + "Content-Length: 0\r\n", 200),
-        (GOOD + "Content-Length: 5\r\n", 400),
+        (GOOD + "Content-Length: 5\r\n", 413),
+        (GOOD + "Content-Length: 0\r\nContent-Length: 0\r\n", 413),
         (GOOD + "Transfer-Encoding: chunked\r\n", 400),
         (GOOD + "Host: localhost\r\n", 400),
         ("GET /metrics HTTP/1.1\r\n", 400),
         (GOOD + " folded\r\n", 400),
+        (GOOD + ": y\r\n", 400),
+        (GOOD.replace("\r\n", "\n"), 400),
         (GOOD + "X : y\r\n", 400),
         (GOOD + "X: \x01\r\n", 400),
         (GOOD + "X: é\r\n", 400),
@@ -151,13 +154,10 @@ async def served(
 ) -> AsyncIterator[tuple[Scrapes, int]]:
     """The page on a loopback port; the port comes with it."""
     listener = listener or listen(LOCAL)
-    scrapes = Scrapes(listener, status, patience_s)
     port = listener.socket.getsockname()[1] if isinstance(listener, TcpListener) else 0
-    await scrapes.open()
-    try:
-        yield scrapes, port
-    finally:
-        await scrapes.close()
+    with closing(listener):
+        async with Scrapes(listener, status, patience_s) as scrapes:
+            yield scrapes, port
 
 
 async def asked(port: int, method: str = "GET", path: str = "/metrics", **fields: str) -> Any:

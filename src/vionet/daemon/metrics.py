@@ -7,7 +7,8 @@ nobody.
 
 Invariants: a metric, once there, keeps its name, its labels and its unit (docs/metrics.md).  Words
 for directions are the guest's: it transmits and receives.  A drop reason is there once it happened;
-those of `WATCHED`, for which there are alert rules, always are, so that a rate sees the first one.
+those of `WATCHED` always are, because an alert is raised for their first frame, and a rate has to
+see it (contrib/prometheus/vionet.rules.yml).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,46 +22,19 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from vionet import __version__
+from vionet.engine.status import LEDGER_KEYS
 from vionet.spec.counter import counters, plain
 
-LEDGER: Final = {  # key -> its metric, without `vionet_port_` and `_total`
-    "tx_frames": "transmit_frames",
-    "tx_bytes": "transmit_bytes",
-    "rx_frames": "receive_frames",
-    "rx_bytes": "receive_bytes",
-    "csum_elided": "checksums_elided",
-    "csum_filled": "checksums_filled",
-    "csum_unfilled": "checksums_unfilled",
-    "csum_verified": "checksums_verified",
-    "csum_bad": "checksums_bad",
-    "pseudo_header_repaired": "pseudo_headers_repaired",
-    "gso_passed": "large_frames_passed",
-    "gso_segmented": "large_frames_segmented",
-    "segments": "segments",
-    "header_bytes": "header_copied_bytes",
-    "payload_bytes_copied": "payload_copied_bytes",
-    "payload_bytes_summed": "payload_summed_bytes",
-    "kicks": "kicks",
-    "calls": "calls",
-    "calls_suppressed": "calls_suppressed",
-    "wakeups": "wakeups",
+_SPELLED: Final = {"tx": "transmit", "rx": "receive", "csum": "checksums"}
+# key of the ledger -> its metric without `vionet_port_` and `_total`; units come last
+LEDGER: Final = {
+    key: "_".join(sorted((_SPELLED.get(w, w) for w in key.split("_")), key="bytes".__eq__))
+    for key in LEDGER_KEYS
 }
-WATCHED: Final = (  # contrib/prometheus/vionet.rules.yml
-    "csum_not_negotiated",
-    "fdb_full",
-    "frame_too_long",
-    "gso_not_negotiated",
-    "interface_error",
-    "mtu_exceeded",
-    "neighbour_locked",
-    "ring_broken",
-    "rx_buffer_too_small",
-    "rx_ring_full",
-    "service_forged",
-    "source_ip_locked",
-    "source_mac_locked",
-    "stream_error",
-    "tap_error",
+WATCHED: Final = (
+    *(name for name, one in counters().items() if one.kind in ("slow", "network", "host")),
+    *("csum_not_negotiated", "gso_not_negotiated", "ring_broken"),
+    *("neighbour_locked", "service_forged", "source_ip_locked", "source_mac_locked"),
 )
 Rows = Iterable[tuple[tuple[str, ...], float]]  # values of labels, and the metric's own
 

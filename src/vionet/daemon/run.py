@@ -26,7 +26,7 @@ from vionet.daemon.foreground import Ending, RunError, foreground
 from vionet.daemon.live import FabricError, Live
 from vionet.daemon.notify import Notify
 from vionet.daemon.plug import Unowned, open_port, opened
-from vionet.daemon.scrape import answering
+from vionet.daemon.scrape import Scrapes
 from vionet.daemon.status import status_document
 from vionet.ports.interface import InterfaceError
 from vionet.ports.tap import TapError
@@ -94,7 +94,8 @@ async def _serve(
         control = Control(listener, live.running.requests)
         stack.push_async_callback(control.close)
         await control.open()
-        await stack.enter_async_context(answering(scraped, partial(_status, live)))
+        if scraped:
+            await stack.enter_async_context(Scrapes(scraped, partial(_status, live)))
         log.info("ready", ports=len(config.ports), control=str(listener.path))
         systemd.watchdog(lambda: live.alive)
         stack.callback(systemd.close)

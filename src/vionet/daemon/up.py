@@ -29,7 +29,7 @@ from vionet.daemon.kept import KeptTaps
 from vionet.daemon.machines import MachineRequests
 from vionet.daemon.notify import Notify
 from vionet.daemon.requests import fabric_requests
-from vionet.daemon.scrape import answering
+from vionet.daemon.scrape import Scrapes
 from vionet.daemon.site import REFUSED, LayOut, LiveSite
 from vionet.daemon.status import status_document
 from vionet.ports.tap import permitted
@@ -215,7 +215,8 @@ async def _serve(
         control = Control(listener, {**fabrics, **machines.requests})
         stack.push_async_callback(control.close)
         await control.open()
-        await stack.enter_async_context(answering(scraped, partial(_status, live)))
+        if scraped:
+            await stack.enter_async_context(Scrapes(scraped, partial(_status, live)))
         systemd.watchdog(lambda: all(one.alive for one in live.lives.values()))
         stack.callback(systemd.close)
         log.info("ready", machines=len(live.machines), control=str(listener.path))
