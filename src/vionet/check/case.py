@@ -36,6 +36,7 @@ INDIRECT: Final = 1 << virtio.VIRTIO_F_INDIRECT_DESC
 EVENT_IDX: Final = 1 << virtio.VIRTIO_F_EVENT_IDX
 MQ: Final = 1 << net.VIRTIO_NET_F_MQ
 CTRL_VQ: Final = 1 << net.VIRTIO_NET_F_CTRL_VQ
+LINK: Final = 60  # seconds for the command of `--link`
 PAIRS_MAX: Final = 16  # of a port that the tester drives
 CONFIG: Final = 1 << vu.VHOST_USER_PROTOCOL_F_CONFIG
 MACS: Final = (b"\x02\x76\x69\x6f\x00\x01", b"\x02\x76\x69\x6f\x00\x02")
@@ -140,7 +141,7 @@ class Lab:
             raise NotOffered("a way to move the link (--link)")
         self._link_is_down = state == "down"
         words = [word.replace("{}", state) for word in self.link_command]
-        subprocess.run(words, check=True, timeout=self.timeout, stdout=subprocess.DEVNULL)
+        subprocess.run(words, check=True, timeout=LINK, stdout=subprocess.DEVNULL)
 
     # --- connections --------------------------------------------------------------------------
     def need(self, features: int = 0, protocol: int = 0) -> None:

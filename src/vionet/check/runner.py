@@ -26,6 +26,7 @@ from vionet.vhost_user.message import ProtocolError
 
 SPLIT_RINGS: Final = "2.4"  # the area whose checks are about them
 GRACE: Final = 2.0  # seconds that a back-end has to accept a connection after a check
+REPLY: Final = 3.0  # and to answer a message
 
 
 class Status(StrEnum):
@@ -175,7 +176,7 @@ def attempt(
     check: Check, paths: Sequence[str], offer: Offer, timeout: float, **bench: Any
 ) -> tuple[Status, str, str]:
     """Run one check on a bench of its own; the last item says why the back-end is gone."""
-    lab = Lab(paths, offer, min(timeout, 3.0), **bench)
+    lab = Lab(paths, offer, min(timeout, REPLY), **bench)
     try:
         status, seen = _guarded(check, lab, timeout)
     finally:
