@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from tests.process import Child, Children
 from vionet.daemon.control import ask_status
 
-READY_S = 110  # a cold cache compiles first
+READY_S = 250  # a cold cache compiles first
 
 
 class Starter(Protocol):

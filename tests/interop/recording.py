@@ -35,7 +35,7 @@ VARYING = (
 SUM = re.compile(r"\b[0-9a-f]{32}\b")
 LEAVE, INTERRUPT = "\x1d", "\x03"  # Ctrl-], Ctrl-C
 WAIT_S = 100
-READY_S = 120  # where the engine has to be compiled
+READY_S = 250  # where the engine has to be compiled
 
 
 def same(page: str) -> list[str]:

@@ -42,7 +42,7 @@ class Vionet:
             return "ready\n" in self.log.read_text()[before:]
 
         try:
-            until(ready, 120, "ready from vionet", 0.02)  # a cold cache compiles first
+            until(ready, 250, "ready from vionet", 0.02)  # a cold cache compiles first
         except PeerError:
             child.kill()
             raise
