@@ -41,6 +41,7 @@ class BusyPort:
     serial = 1
     netdev = None
     mtu = 1500
+    offloads = 0
     state = "attached"
     features = 1 << 32 | 1 << 1 | 1 << 15
     offered = features | 1 << 56

@@ -79,6 +79,7 @@ class StillPort:
     mtu: int | None = None
     state: str = "waiting"
     features: int = 0
+    offloads: int = 0
     offered: int = 1 << 32 | 1 << 1 | 1
     pairs: int = 1
     worker: int = 0
@@ -163,7 +164,7 @@ def test_document_has_the_stable_shape() -> None:
     assert 1 == shown["version"]
     (fabric,) = shown["fabrics"]
     assert {
-        "name", "kind", "time_ns", "workers", "ports", "talks", "captures",
+        "name", "kind", "time_ns", "reserved", "workers", "ports", "talks", "captures",
     } == set(fabric)  # fmt: skip
     assert ("lan", "switch", []) == (fabric["name"], fabric["kind"], fabric["captures"])
     assert [
@@ -174,7 +175,8 @@ def test_document_has_the_stable_shape() -> None:
     assert [talk] == fabric["talks"]
     first, second = fabric["ports"]
     assert {
-        "name", "kind", "serial", "netdev", "state", "mac", "mtu", "locked", "ip", "isolated",
+        "name", "kind", "serial", "netdev", "state", "mac", "mtu", "locked", "ip", "keep_off",
+        "reach", "isolated", "offloads",
         "policy", "offload",
         "offered", "features", "refused", "queues", "queues_offered", "vlan", "trunk",
         "worker", "link", "warnings", "ledger", "drops",

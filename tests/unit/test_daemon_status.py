@@ -10,6 +10,8 @@ from vionet.config import parse_switch
 from vionet.daemon.status import fabric_document
 from vionet.engine.layout import TALK_BYTES, TALK_COMPUTED, TALK_ELIDED, TALK_FRAMES
 from vionet.fabric import Fabric
+from vionet.spec import virtio
+from vionet.spec import virtio_net as net
 
 NAMES = ("vionet-worker-0", "vionet-worker-1")
 
@@ -45,6 +47,23 @@ def test_workers_time_is_the_kernels() -> None:
     ended = fabric.cpu_ns()
     assert all(ended)
     assert ended == fabric.cpu_ns()
+
+
+def test_offloads_are_those_in_effect() -> None:
+    """Of what a guest agreed to, what a person lets it have now; what it may send is not among
+    them."""
+    fabric = Fabric()
+    allowed, less = (
+        parse_switch("lan", [f"a=guest:/a{option}"]).ports[0] for option in ("", ",-guest_csum")
+    )
+    port = fabric.add_guest(allowed)
+    assert 0 == port.offloads
+    port.opened()
+    port.set_features(virtio.mask([net.VIRTIO_NET_F_CSUM, net.VIRTIO_NET_F_GUEST_CSUM]))
+    assert 1 << net.VIRTIO_NET_F_GUEST_CSUM == port.offloads
+    port.change(less)
+    assert 0 == port.offloads
+    fabric.close()
 
 
 def test_talks_are_the_workers_sums() -> None:

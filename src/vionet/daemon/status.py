@@ -41,6 +41,10 @@ class LivePort(Protocol):
         """Negotiated; 0 while nobody is attached."""
 
     @property
+    def offloads(self) -> int:
+        """GUEST_* features in effect: a driver and a person may each have switched some off."""
+
+    @property
     def offered(self) -> int:
         """What the other end was, or would be, offered."""
 
@@ -101,6 +105,7 @@ def fabric_document(config: FabricConfig, fabric: LiveFabric) -> dict[str, Any]:
         "name": config.name,
         "kind": config.kind.name.lower(),
         "time_ns": now_ns,
+        "reserved": config.reserved,
         "workers": [
             {
                 "number": number,
@@ -128,12 +133,13 @@ def port_document(config: PortConfig, live: LivePort) -> dict[str, Any]:
         "mac": config.mac_text,
         "mtu": live.mtu,
         "locked": config.locked,
-        "ip": [str(network) for network in config.ip],
+        **{key: [str(one) for one in getattr(config, key)] for key in ("ip", "keep_off", "reach")},
         "isolated": config.isolated,
         "policy": config.policy.name.lower(),
         "offload": preset_of(config.features),
         "offered": virtio.names(offered),
         "features": virtio.names(features),
+        "offloads": virtio.names(live.offloads),
         "refused": virtio.names(offered & ~features if features else 0),
         "queues": live.pairs if live.state == "attached" else 0,
         "queues_offered": config.queues,

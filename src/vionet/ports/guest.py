@@ -348,10 +348,15 @@ class GuestPort(Plugged):
             self._slot.watch.add_ring(fd, self._slot.index, index)
             queue.kick_fd = fd
 
+    @property
+    def offloads(self) -> int:
+        """What may be delivered to it unfinished just now: agreed, switched on and allowed."""
+        return self.features & self._control.state.offloads & self._options.features
+
     def _refresh(self) -> None:
         """Recompute what follows from features, options, rings and the driver's commands."""
         record, control = self._slot.record, self._control.state
-        taken = self.features & control.offloads & self._options.features
+        taken = self.offloads
         takes_partial = bool(taken >> virtio_net.VIRTIO_NET_F_GUEST_CSUM & 1)
         accepts = accepts_of(takes_partial, self._options.policy)
         record.accepts = int(accepts)

@@ -15,6 +15,7 @@ from typing import Protocol
 from vionet.engine.fdb import forget_port, pin
 from vionet.engine.layout import VLANS, Port, State, Work
 from vionet.engine.status import DROP_REASONS, LEDGER_KEYS, Accepts, Policy, PortKind, Standing
+from vionet.ports.offload import GUEST_OFFLOADS
 
 
 class Watch(Protocol):
@@ -176,6 +177,12 @@ class Plugged:
     """What every kind of port says of itself."""
 
     _slot: Slot
+    features: int
+
+    @property
+    def offloads(self) -> int:
+        """What may be delivered to it unfinished just now: GUEST_* features."""
+        return self.features & GUEST_OFFLOADS
 
     @property
     def serial(self) -> int:
