@@ -28,24 +28,24 @@ def fabric_of(
     named = {"fabric": fabric} if fabric else {}
     if control:
         return control, named
-    running = [
+    found = [
         (path, one)
         for path, one in running()
         if fabric in (None, one["name"])
         and (fabric or port is None or any(known["name"] == port for known in one["ports"]))
     ]
-    if fabric and not running:
+    if fabric and not found:
         return runtime_folder() / f"{fabric}{SUFFIX}", named
-    if not running and port is not None:
+    if not found and port is not None:
         problem = f"no fabric in {runtime_folder()} has such a port"
         raise Failure(f"{port}: {problem}; `vionet status` shows what runs, or give --control")
-    if not running:
+    if not found:
         raise Failure(f"no fabric runs in {runtime_folder()}; start one, or give --control")
-    if len({path for path, _ in running}) > 1:
-        names = " and ".join(one["name"] for _, one in running)
+    if len({path for path, _ in found}) > 1:
+        names = " and ".join(one["name"] for _, one in found)
         what = f"{names} run" if port is None else f"{port}: a port of {names}"
         raise Failure(f"{what}; say which by --{'control' if fabric else 'fabric'}")
-    return running[0][0], named
+    return found[0][0], named
 
 
 def running() -> Iterator[tuple[Path, dict[str, Any]]]:
