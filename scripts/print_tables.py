@@ -15,16 +15,23 @@ import sys
 import tokenize
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from vionet.check.packet import Flow
 from vionet.check.profile.guest import GUESTS
 from vionet.check.scope import coverage as covered
 from vionet.config import PortConfig, parse_switch
+from vionet.config.feature import ALL_OFFLOADS, GUEST_BASE
 from vionet.daemon.metrics import METRICS
 from vionet.daemon.status import LivePort, status_document
 from vionet.engine import layout
 from vionet.engine.plan import TABLE
 from vionet.engine.status import DROP_REASONS, LEDGER_KEYS, Accepts, Action, Csum
+from vionet.explain.counter import counter_text
+from vionet.explain.frame import life
+from vionet.explain.pair import pair
+from vionet.explain.text import frame_text, pair_text
+from vionet.ports.offload import GUEST_OFFLOADS
 from vionet.spec import virtio
 from vionet.spec import virtio_net as net
 from vionet.spec.counter import counters
@@ -142,6 +149,37 @@ def prose(path: Path) -> Iterator[str]:
     yield comment
 
 
+def _explained(text: str) -> str:
+    return f"```text\n{text}\n```\n"
+
+
+def _two_guests() -> dict[str, Any]:
+    """A switch with a guest that took all offloads, and one that took none."""
+    config = parse_switch("lan", ["web=guest:web.sock", "db=guest:db.sock"])
+    web, db = _Example(), _Example()
+    web.features = web.offered = db.offered = GUEST_BASE | ALL_OFFLOADS
+    db.features = GUEST_BASE
+    web.serial, db.serial = 1, 2
+    document: dict[str, Any] = status_document([(config, _Running({"web": web, "db": db}))])
+    return dict(document["fabrics"][0])
+
+
+def explained_pair() -> str:
+    """`vionet explain web db`."""
+    return _explained(pair_text(pair(_two_guests(), "web", "db")))
+
+
+def explained_frame() -> str:
+    """`vionet explain web db --pcap FILE` for a frame that its sender left partial."""
+    header, data = Flow(b"\2\0\0\0\0\1", b"\2\0\0\0\0\2").tcp(b"hello").partial()
+    return _explained(frame_text(life(_two_guests(), "web", "db", data, header)))
+
+
+def explained_counter() -> str:
+    """`vionet explain rx_ring_full`."""
+    return _explained(counter_text(counters()["rx_ring_full"]))
+
+
 def deviations() -> str:
     """Every paragraph, or end of one, that begins with `Deviation` in the sources."""
     lines = []
@@ -170,6 +208,11 @@ class _Example:
         [net.VIRTIO_NET_F_CSUM, net.VIRTIO_NET_F_GUEST_CSUM, virtio.VIRTIO_F_VERSION_1]
     )
     offered = features | 1 << net.VIRTIO_NET_F_HOST_USO
+
+    @property
+    def offloads(self) -> int:
+        """All that it agreed to."""
+        return self.features & GUEST_OFFLOADS
 
     def change(self, options: PortConfig) -> None:
         """It takes everything."""
@@ -215,6 +258,9 @@ PRINTS: Final[dict[str, Callable[[], str]]] = {
     "decisions": decisions,
     "deviations": deviations,
     "drops": drops,
+    "explained-counter": explained_counter,
+    "explained-frame": explained_frame,
+    "explained-pair": explained_pair,
     "guests": guests,
     "ledger": ledger,
     "limits": limits,

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any, Final
 
+from vionet.config.feature import choice_names
 from vionet.engine.layout import FACT_FLOODED
 from vionet.explain import reason
 from vionet.explain.outcome import decided, listed, reasons, seen_by
@@ -19,7 +20,6 @@ from vionet.explain.reason import Why, why
 from vionet.explain.sample import Sample, samples
 from vionet.explain.twin import Played, Twin, negotiated, options_of
 from vionet.ports.offload import GUEST_OFFLOADS, takes_gso
-from vionet.spec import virtio
 from vionet.spec import virtio_net as net
 
 _LARGE: Final = {
@@ -64,22 +64,23 @@ def _limits(port: Mapping[str, Any]) -> Iterator[Why]:
     if kind == "stream":
         yield why("a stream carries finished frames and no header", "AP-09")
         return
-    policy = _POLICIES[port["policy"]]
-    if kind == "guest" or port["policy"] == "complete":
-        yield why(f"policy {port['policy']}: {policy.text}", " ".join(policy.rules))
     if port["offload"] != "full":
         yield why(f"offload {port['offload']}: a person limits what may be used", "SG-18")
-    taken = options_of(port).features
-    if port["features"] and (off := virtio.names(found & GUEST_OFFLOADS & ~taken)):
-        yield why(f"negotiated, and switched off since: {' '.join(off)}", "CV-30 SG-18 W31")
+    taken = found & options_of(port).features
+    if port["features"] and (off := choice_names(found & GUEST_OFFLOADS & ~taken)):
+        yield why(f"acknowledged, but not in use: {' '.join(off)}", "CV-30 SG-18 W31")
     if not found >> net.VIRTIO_NET_F_CSUM & 1:
         yield why("without CSUM it sends finished frames of ordinary size", "TD-02 TD-10")
-    if not found & taken >> net.VIRTIO_NET_F_GUEST_CSUM & 1:
+    takes_partial = taken >> net.VIRTIO_NET_F_GUEST_CSUM & 1
+    if not takes_partial:
         yield why(
             "without GUEST_CSUM it gets finished frames of ordinary size", "RX-06 RX-07 RX-12"
         )
-    elif not takes_gso(found & taken):
+    elif not takes_gso(taken):
         yield why("without a GUEST_TSO or GUEST_USO it gets ordinary frames only", "RX-12")
+    policy = _POLICIES[port["policy"]]
+    if port["policy"] == "complete" or (kind == "guest" and takes_partial):
+        yield why(f"policy {port['policy']}: {policy.text}", " ".join(policy.rules))
     yield from (why(str(warning)) for warning in port["warnings"])
 
 
