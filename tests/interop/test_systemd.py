@@ -91,7 +91,7 @@ class Systemd:
         kept = {key: os.environ[key] for key in os.environ if key.startswith(("VIONET_", "HOME"))}
         dropped = units / "vionet@.service.d"
         more = [
-            "[Unit]", "DefaultDependencies=no", "[Service]", "WatchdogSec=2",
+            "[Unit]", "DefaultDependencies=no", "[Service]", "WatchdogSec=8",
             f"StandardOutput=append:{self.log}", f"StandardError=append:{self.log}",
             *(f"Environment={key}={value}" for key, value in kept.items()),
         ]  # fmt: skip
@@ -259,7 +259,8 @@ def test_owner_commands_what_is_theirs(systemd: Systemd) -> None:
     ):
         assert says in daemon(*arguments, check=False)
     line = [sys.executable, "-c", AS_DAEMON, "vm", "console", "mine"]
-    assert "SeaBIOS" in systemd("sh", "-c", f"timeout 20 {shlex.join(line)} | head -c 60").stdout
+    begins = f"exec 3< <(exec {shlex.join(line)}); timeout 60 head -c 60 <&3; kill $!"
+    assert "SeaBIOS" in systemd("bash", "-c", begins).stdout
 
     guests = systemd.guests()
     systemd("systemctl", "restart", UNIT)

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.interop.lab import Lab
 from tests.interop.peers.shell import Console
 from tests.interop.peers.traffic import Transfer, no_bad_checksums, transfer
 from tests.interop.peers.uml import NET_MODULES, VLAN_MODULES, Uml
 from tests.interop.peers.vionet import Vionet
+from tests.interop.story import lasting_lab
 
 SIZE = 6_000_000
 Net = tuple[Vionet, dict[str, Uml]]
@@ -29,13 +29,22 @@ def add_vlan(guest: Console, over: str, vid: int, address: str, protocol: str = 
     return name
 
 
-@pytest.fixture
-def net(lab: Lab) -> Iterator[Net]:
-    """Guests a (VLAN 10), b (VLAN 20), t and u (trunks), with their VLANs' interfaces."""
-    vionet = lab.switch(
-        {"a": "vlan=10", "b": "vlan=20", "t": "trunk=10+20", "u": "trunk=10+20,vlan=10"}
-    )
-    guests = {name: lab.uml(name, modules=(*NET_MODULES, *VLAN_MODULES)) for name in "abtu"}
+@pytest.fixture(scope="module")
+def net() -> Iterator[Net]:
+    """Guests a (VLAN 10), b (VLAN 20), t and u (trunks), with their VLANs' interfaces; one boot."""
+    with lasting_lab() as lab:
+        vionet = lab.switch(
+            {"a": "vlan=10", "b": "vlan=20", "t": "trunk=10+20", "u": "trunk=10+20,vlan=10"}
+        )
+        modules = (*NET_MODULES, *VLAN_MODULES)
+        guests = {name: lab.uml(name, modules=modules) for name in "abtu"}
+        prepare(vionet, guests)
+        yield vionet, guests
+        no_bad_checksums(*guests.values())
+
+
+def prepare(vionet: Vionet, guests: dict[str, Uml]) -> None:
+    """Have everybody in its VLANs."""
     for guest in guests.values():
         guest.await_boot()
     for name, address in (("a", "198.51.100.1"), ("b", "203.0.113.1"), ("u", "198.51.100.4")):
@@ -46,8 +55,6 @@ def net(lab: Lab) -> Iterator[Net]:
     add_vlan(guests["u"], "eth0", 20, "203.0.113.4")
     for port in vionet.ports().values():
         assert set(port["features"]) >= LARGE
-    yield vionet, guests
-    no_bad_checksums(*guests.values())
 
 
 def send(net: Net, sender: str, receiver: str, address: str) -> None:
@@ -78,6 +85,7 @@ def test_access_ports_and_trunks(net: Net) -> None:
     for name in "abtu":
         assert 10 < ports[name]["ledger"]["gso_passed"]
         assert 0 == ports[name]["ledger"]["segments"]
+    guests["a"].run("ip link del eth0.20 && ip route del 203.0.113.0/24 dev eth0")
 
 
 @pytest.mark.parametrize("outer", ["802.1Q", "802.1ad"])
@@ -91,12 +99,16 @@ def test_stacked_tags_pass(net: Net, outer: str) -> None:
             add_vlan(guests[name], over[name], 30, f"192.0.2.{end}")
         send(net, "t", "u", "192.0.2.4")
         send(net, "u", "t", "192.0.2.3")
+        for name in "tu":
+            guests[name].run("ip link del eth0.20.30")
     else:
         for name, end in (("a", 1), ("u", 4)):
             over_name = add_vlan(guests[name], "eth0", 40, f"192.0.3.{end}", "802.1ad")
             add_vlan(guests[name], over_name, 41, f"192.0.2.{end}")
         send(net, "a", "u", "192.0.2.4")
         send(net, "u", "a", "192.0.2.1")
+        for name in "au":
+            guests[name].run("ip link del eth0.40")
 
 
 def test_vlans_change_while_frames_pass(net: Net) -> None:
@@ -108,3 +120,5 @@ def test_vlans_change_while_frames_pass(net: Net) -> None:
     send(net, "a", "b", "203.0.113.1")
     send(net, "t", "a", "203.0.113.9")
     assert "100% packet loss" in guests["a"].run("ping -c 2 -W 1 198.51.100.3 || true")
+    guests["a"].run("ip addr del 203.0.113.9/24 dev eth0")
+    vionet.set("a", "vlan=10")
