@@ -44,7 +44,7 @@ def test_without_rights() -> None:
 
     thread = threading.Thread(target=run)
     thread.start()
-    thread.join(60)
+    thread.join(250)
     document = json.loads(said[0])
     assert ["tap"] == list(document["left_out"])
     assert "root" in document["left_out"]["tap"]

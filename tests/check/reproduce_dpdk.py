@@ -28,7 +28,7 @@ class Bare:
 
     def __init__(self, path: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.settimeout(3)
+        self.socket.settimeout(30)
         self.socket.connect(path)
         self.file = os.memfd_create("bare")
         os.ftruncate(self.file, SIZE)
@@ -121,7 +121,7 @@ class Bare:
         return found
 
 
-def soon(condition: Callable[[], object], seconds: float = 2) -> bool:
+def soon(condition: Callable[[], object], seconds: float = 20) -> bool:
     """It becomes true in time."""
     end = time.monotonic() + seconds
     while not condition():
@@ -133,7 +133,7 @@ def soon(condition: Callable[[], object], seconds: float = 2) -> bool:
 
 def joined(a: Bare, b: Bare) -> None:
     """Frames pass from `a` to `b`."""
-    for _ in range(40):
+    for _ in range(400):
         a.send()
         if soon(lambda: b.used(RX), 0.05):
             return
@@ -154,7 +154,7 @@ def _arrives(paths: Paths, frame: bytes, header: bytes) -> bool:
     a, b = pair(paths, CSUM)
     before = b.used(RX)
     a.send(frame, header)
-    arrived = soon(lambda: b.used(RX) > before, 1) and b.received()[-1][12:] == frame
+    arrived = soon(lambda: b.used(RX) > before) and b.received()[-1][12:] == frame
     a.close()
     b.close()
     return arrived
@@ -208,7 +208,7 @@ def half_header(paths: Paths) -> bool:
     bare = Bare(paths[0])
     data = struct.pack("=III", 1, 1, 0)
     bare.socket.send(data[:4])
-    answered = bool(select.select([bare.socket], [], [], 0.3)[0])
+    answered = bool(select.select([bare.socket], [], [], 20)[0])
     bare.close()
     return answered
 
@@ -226,7 +226,7 @@ def unasked_acknowledgement(paths: Paths) -> bool:
     """need_reply is answered without REPLY_ACK."""
     bare = Bare(paths[0])
     bare.say(3, flags=1 | 8)
-    answered = bool(select.select([bare.socket], [], [], 1)[0])
+    answered = bool(select.select([bare.socket], [], [], 20)[0])
     bare.close()
     return answered
 
@@ -330,7 +330,7 @@ def partial_unmarked(paths: Paths) -> bool:
     frame, _ = _udp()
     before = b.used(RX)
     a.send(frame, struct.pack("<BBHHHHH", 1, 0, 0, 0, 0xFFF0, 0xFFFF, 0))
-    arrived = soon(lambda: b.used(RX) > before, 1)
+    arrived = soon(lambda: b.used(RX) > before)
     seen = b.received()[-1]
     a.close()
     b.close()

@@ -19,7 +19,7 @@ ATTEMPTS = 3  # DPDK sometimes takes a new connection for the one that has just 
 
 pytestmark = [
     *(pytest.mark.interop, pytest.mark.root, pytest.mark.slow, pytest.mark.alone),
-    pytest.mark.timeout(500),
+    pytest.mark.timeout(1200),
 ]
 
 RACES = 8  # a fault that is a race (DS-12) is seen in more than half of the attempts
