@@ -153,7 +153,8 @@ def test_what_a_driver_switched_off_since() -> None:
     since = [f for f in port("db")["features"] if "GUEST_" not in f]
     said = pair(fabric(port("web"), port("db", offloads=since)), "web", "db")
     assert "FILL" == found(said["directions"][0], "partial")["action"]
-    assert any("acknowledged, but not in use" in limit["text"] for limit in said["ports"][1]["limits"])
+    limits = [limit["text"] for limit in said["ports"][1]["limits"]]
+    assert any("acknowledged, but not in use" in text for text in limits)
 
 
 @pytest.mark.parametrize(

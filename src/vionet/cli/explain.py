@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from vionet.cli.group import Failure
-from vionet.cli.which import fabric_of
+from vionet.cli.which import running
 from vionet.config.option import suggest
 from vionet.daemon.control import ControlError, RequestError, ask_status
 from vionet.spec.counter import counters
@@ -81,6 +81,8 @@ def explain(
         raise click.UsageError("--pcap needs a sender and a receiver: NAME NAME --pcap FILE")
     if not pcap and not 1 <= len(words) <= 2:
         raise click.UsageError("name two ports, one port, or a counter")
+    if len(set(words)) < len(words):
+        raise click.UsageError(f"{words[0]} twice: name two ports")
     with _told():
         if next_:
             _explain_next(*_found(control, fabric, *words), words[0], expression, timeout, as_json)
@@ -104,24 +106,27 @@ def _told() -> Iterator[None]:
 
 def _found(control: Path | None, fabric: str | None, *names: str) -> tuple[Path, Mapping[str, Any]]:
     """The control socket and the part of the status document with all these ports."""
-    path, _ = fabric_of(control, fabric, names[0])
-    running = [one for one in ask_status(path)["fabrics"] if fabric in (None, one["name"])]
-    known: set[str] = set()
-    for one in running:
-        known |= (here := {port["name"] for port in one["ports"] if port["kind"] != "service"})
-        if here.issuperset(names):
-            return path, one
-    missing = [name for name in names if name not in known]
-    if not missing:
-        raise Failure(f"{names[0]} and {names[1]}: not in one fabric, so nothing passes")
-    raise Failure(f"{missing[0]}: no such port; {suggest(missing[0], sorted(known))}")
+    found = [(control, x) for x in ask_status(control)["fabrics"]] if control else list(running())
+    found = [(path, one) for path, one in found if fabric in (None, one["name"])]
+    if not found:
+        raise Failure(f"{fabric or 'no fabric'}: none runs; `vionet status` shows what does")
+    known = [{port["name"] for port in one["ports"]} for _, one in found]
+    hits = [one for one, names_there in zip(found, known, strict=True) if names_there >= {*names}]
+    if len(hits) > 1:
+        where = " and ".join(one["name"] for _, one in hits)
+        raise Failure(f"{names[0]}: a port of {where}; say which by --fabric or --control")
+    if hits:
+        return hits[0]
+    everywhere = set[str]().union(*known)
+    missing = [name for name in names if name not in everywhere]
+    if missing:
+        raise Failure(f"{missing[0]}: no such port; {suggest(missing[0], sorted(everywhere))}")
+    raise Failure(f"{' and '.join(names)}: not in one fabric, so nothing passes")
 
 
 def _explain_pair(
     path: Path, fabric: Mapping[str, Any], one: str, other: str, as_json: bool
 ) -> None:
-    if one == other:
-        raise click.UsageError(f"{one} twice: name two ports")
     from vionet.cli.progress import engine_loaded
 
     with engine_loaded():
@@ -150,17 +155,17 @@ def _explain_file(
     pair = tuple(words) or picked.pair
     if pair is None:
         raise click.UsageError(f"{path} does not say between which ports; name them")
-    _, running = _found(control, fabric, *pair)
+    _, here = _found(control, fabric, *pair)
     with engine_loaded():
         from vionet.explain.frame import life
         from vionet.explain.text import frame_text
-    document = life(running, pair[0], pair[1], picked.data, picked.header)
+    document = life(here, pair[0], pair[1], picked.data, picked.header)
     click.echo(json.dumps(document, indent=2) if as_json else frame_text(document))
 
 
 def _explain_next(
     path: Path,
-    running: Mapping[str, Any],
+    here: Mapping[str, Any],
     name: str,
     expression: str,
     timeout: float,
@@ -178,11 +183,11 @@ def _explain_next(
         from vionet.explain.frame import replay
         from vionet.explain.record import next_record
         from vionet.explain.text import frame_text
-    record = next_record(path, running["name"], name, code, timeout)
+    record = next_record(path, here["name"], name, code, timeout)
     if record is None:
         raise Failure(f"{name}: no such frame within {timeout:g} s; send one, or raise --timeout")
     try:
-        document = replay(_found(path, running["name"], name)[1], record)
+        document = replay(_found(path, here["name"], name)[1], record)
     except LookupError as error:
         raise Failure(str(error)) from None
     click.echo(json.dumps(document, indent=2) if as_json else frame_text(document))
@@ -201,11 +206,11 @@ def _explain_counter(name: str, as_json: bool) -> None:
 def _explain_port(control: Path | None, fabric: str | None, name: str, as_json: bool) -> None:
     """What was counted at a port, as far as it tells of more than frames that passed."""
     try:
-        _, running = _found(control, fabric, name)
+        _, here = _found(control, fabric, name)
     except (Failure, SocketError) as error:
         hint = suggest(name, counters()) if suggest(name, counters()).startswith("did") else ""
         raise Failure(f"{name}: no counter; {hint}" if hint else str(error)) from None
-    (port,) = (one for one in running["ports"] if one["name"] == name)
+    (port,) = (one for one in here["ports"] if one["name"] == name)
     counted = {key: n for key, n in {**port["ledger"], **port["drops"]}.items() if n}
     if as_json:
         found = [{**counters()[key].document, "count": n} for key, n in counted.items()]
