@@ -7,7 +7,7 @@ import pytest
 
 from tests.explaining import fabric, port
 from vionet.check.packet import BROADCAST, Flow
-from vionet.engine.layout import FACT_FLOODED
+from vionet.engine.layout import FACT_FLOODED, FACT_SEGMENTED, FACT_WHOLE
 from vionet.engine.status import DROP_REASONS, Accepts, Action
 from vionet.explain.frame import as_sent, differences, life, replay
 from vionet.explain.sample import samples
@@ -113,7 +113,27 @@ def test_a_difference_would_be_told() -> None:
     ] == said["differs"]
     assert "DIFFERS" in frame_text(said)
     record.drop = DROP_REASONS.index("rx_ring_full")
-    assert [] == differences(record, record)
+    record.in_serial, record.out_serial = (one["serial"] for one in document["ports"])
+    assert [] == replay(document, record)["differs"]
+
+
+def test_what_the_moment_did_is_no_difference() -> None:
+    """A guest whose buffers did not hold the whole then, or that took only some of the segments."""
+    document = fabric(port("web"), port("db"))
+    large = next(s for s in samples(*_two(document)) if s.form == "large")
+    with Twin(document) as live:
+        live.teach("db", int.from_bytes(large.data[:6], "big"))
+        (record,) = live.play("web", large.data, large.header).records
+    record.facts, record.segments = record.facts & ~FACT_WHOLE | FACT_SEGMENTED, 2
+    record.in_serial, record.out_serial = (one["serial"] for one in document["ports"])
+    said = replay(document, record)
+    assert [] == said["differs"]
+    assert any("do not hold the whole" in why["text"] for why in said["deliveries"][0]["why"])
+
+
+def _two(document: dict[str, Any]) -> Any:
+    sender, receiver = document["ports"]
+    return options_of(sender), negotiated(sender), options_of(receiver)
 
 
 def test_a_port_that_is_gone() -> None:

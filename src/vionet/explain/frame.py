@@ -17,7 +17,6 @@ from vionet.engine.layout import FACT_FLOODED, FACT_JUDGED, Frame
 from vionet.engine.status import DROP_REASONS, Csum
 from vionet.explain import reason
 from vionet.explain.outcome import (
-    DECISION,
     decided,
     flag_names,
     gso_name,
@@ -30,7 +29,9 @@ from vionet.spec.counter import counters
 from vionet.spec.virtio_net import VIRTIO_NET_HDR_F_NEEDS_CSUM, NetHeader
 
 _TAG: Final = b"\x81\x00"
-_MOMENT: Final = ("slow", "host", "normal")  # kinds of drops that no frame is the reason of
+_MOMENT: Final = ("slow", "host", "normal")  # kinds of drops that no frame is the reason of,
+_BUFFERS: Final = ("rx_buffer_too_small", "rx_chain_invalid", "rx_ring_broken")  # and others
+_DECISION: Final = ("state", "accepts", "action", "drop", "segmented")
 _PROTOCOLS: Final = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP"}
 _TYPES: Final = {0x0800: "IPv4", 0x86DD: "IPv6", 0x0806: "ARP"}
 
@@ -82,11 +83,12 @@ def differences(record: SimpleNamespace, again: SimpleNamespace | None) -> list[
     """Where a replay decided otherwise: nothing, unless there is a fault in vionet."""
     if again is None:
         return ["it was not seen"]
-    if record.drop and counters()[DROP_REASONS[record.drop]].kind in _MOMENT:
+    drop = DROP_REASONS[record.drop]
+    if drop and (drop in _BUFFERS or counters()[drop].kind in _MOMENT):
         return []
     before, after = decided(record), decided(again)
-    keys = [key for key in DECISION if before[key] != after[key]]
-    if keys == ["segments"] and after["whole"]:  # its buffers did not hold the whole then
+    keys = [key for key in _DECISION if before[key] != after[key]]
+    if keys == ["segmented"] and after["whole"]:  # its buffers did not hold the whole then
         return []
     return [f"{key}: {before[key]}, and {after[key]} when played again" for key in keys]
 

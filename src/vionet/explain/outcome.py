@@ -44,8 +44,6 @@ GSO_TYPES: Final = {
     net.VIRTIO_NET_HDR_GSO_UDP_L4: "UDP_L4",
 }
 ECN: Final = net.VIRTIO_NET_HDR_GSO_ECN
-# What the table decides of a frame: the same for a frame and its replay.
-DECISION: Final = ("state", "accepts", "action", "drop", "segments")
 
 
 def flag_names(flags: int) -> str:
@@ -70,6 +68,7 @@ def decided(record: SimpleNamespace) -> dict[str, Any]:
         "accepts": Accepts(record.accepts).name if planned else None,
         "action": Action(record.action).name if planned else None,
         "whole": bool(record.facts & FACT_WHOLE),
+        "segmented": bool(record.facts & FACT_SEGMENTED),
         "segments": record.segments,
         "flooded": bool(record.facts & FACT_FLOODED),
         "repaired": bool(record.facts & FACT_REPAIRED),
