@@ -159,3 +159,20 @@ def test_the_tag_of_the_sender() -> None:
         as_sent(given, options_of(document["ports"][0]))[0],
         as_sent(given, options_of(document["ports"][0]))[1].csum_start,
     )
+
+
+def test_what_a_locked_guest_asks_of_a_service() -> None:
+    """A DHCP request of a guest that is locked to its address goes to the service and nobody else;
+    recorded there, it is decided again in the same way."""
+    locked: dict[str, Any] = {"mac": "02:00:00:00:00:01", "locked": True, "ip": ["192.0.2.1/32"]}
+    service = port("service", "stream") | {"kind": "service"}
+    document = fabric(port("web", **locked), port("host", "tap"), service)
+    flow = Flow(FLOW.src_mac, BROADCAST, src_port=68, dst_port=67)
+    with Twin(document) as live:
+        request = flow.udp(bytes(300)).data
+        request = request[:26] + bytes(4) + request[30:]  # from 0.0.0.0; sums are nobody's here
+        said = life(document, "web", "host", request, NetHeader())
+        (record,) = (r for r in live.play("web", request, NetHeader()).records if r.out_serial)
+    assert ["service"] == [one["to"] for one in said["deliveries"]]
+    record.in_serial, record.out_serial = document["ports"][0]["serial"], service["serial"]
+    assert [] == replay(document, record)["differs"]

@@ -123,83 +123,12 @@ class GuestEnd:
         self._memory.close()
 
 
-class TwinTap(Tap):
+class _TwinTap(Tap):
     """A tap whose kernel does as it is told."""
 
     def give(self, *, partial: bool, gso: int) -> int:
         """All that is asked for."""
         return gso if partial else 0
-
-
-def _pair() -> tuple[socket.socket, socket.socket]:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for one in (ours, theirs):
-        one.setblocking(False)
-    return ours, theirs
-
-
-class TapEnd:
-    """The host's kernel behind a tap."""
-
-    header_len: int = net.VIRTIO_NET_HDR_LEN
-
-    def __init__(self, mtu: int | None) -> None:
-        self._kernel, ours = _pair()
-        self.held = TwinTap(
-            fd=ours.detach(), name="tap", header_len=self.header_len, mtu=mtu or _MTU,
-            findings=Findings(), made=True, old_header_len=self.header_len,
-        )  # fmt: skip
-
-    def give(self, data: bytes, header: NetHeader) -> None:
-        """The kernel sends a frame."""
-        self._kernel.send(header.pack() + data)
-
-    def taken(self) -> list[Delivered]:
-        """What was written to the tap."""
-        return [
-            (NetHeader.unpack(data[: self.header_len]), data[self.header_len :])
-            for data in _messages(self._kernel)
-        ]
-
-    def close(self) -> None:
-        """Close the kernel's side."""
-        self._kernel.close()
-
-
-class InterfaceEnd:
-    """The host's kernel behind a packet socket."""
-
-    header_len: int = net.VIRTIO_NET_HDR_LEN_LEGACY
-
-    def __init__(self, mtu: int | None) -> None:
-        self._kernel, ours = _pair()
-        self._slots = mmap.mmap(-1, SLOTS * SLOT_LEN)  # as much is touched as is written
-        self._anchor = ctypes.c_char.from_buffer(self._slots)
-        self._next = 0
-        self.held = _TwinInterface(
-            fd=ours.detach(), name="interface", header_len=self.header_len, mtu=mtu or _MTU,
-            findings=Findings(), ring_hva=ctypes.addressof(self._anchor),
-        )  # fmt: skip
-
-    def give(self, data: bytes, header: NetHeader) -> None:
-        """The kernel fills the next slot (struct tpacket2_hdr)."""
-        raw = header.pack(net.VIRTIO_NET_HDR_LEN_LEGACY)
-        mac = TPACKET2_HDR_LEN + len(raw)
-        at = self._next * SLOT_LEN
-        slot = struct.pack("<4I2H", TP_STATUS_USER, len(data), len(data), mac, mac, 0)
-        self._slots[at : at + mac + len(data)] = slot.ljust(TPACKET2_HDR_LEN, b"\0") + raw + data
-        self._next = (self._next + 1) % SLOTS
-
-    def taken(self) -> list[Delivered]:
-        """What was sent by the socket."""
-        return [
-            (NetHeader.unpack(data[: self.header_len]), data[self.header_len :])
-            for data in _messages(self._kernel)
-        ]
-
-    def close(self) -> None:
-        """Close the kernel's side; its ring goes with the last view of it."""
-        self._kernel.close()
 
 
 class _TwinInterface(Interface):
@@ -210,11 +139,72 @@ class _TwinInterface(Interface):
         socket.close(self.fd)
 
 
-class StreamEnd:
-    """The peer of a stream: frames behind their length."""
+class _KernelEnd:
+    """The host's kernel, at the other end of a pair of sockets."""
 
-    def __init__(self) -> None:
-        self._peer, self.held = socket.socketpair()
+    def __init__(self, header_len: int, mtu: int | None) -> None:
+        self._header_len, self._mtu = header_len, mtu or _MTU
+        self._kernel, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for one in (self._kernel, ours):
+            one.setblocking(False)
+        self._fd = ours.detach()
+
+    def taken(self) -> list[Delivered]:
+        """What was written to the port."""
+        return [
+            (NetHeader.unpack(data[: self._header_len]), data[self._header_len :])
+            for data in _messages(self._kernel)
+        ]
+
+    def close(self) -> None:
+        """Close the kernel's side; a ring goes with the last view of it."""
+        self._kernel.close()
+
+
+class TapEnd(_KernelEnd):
+    """Behind a tap."""
+
+    def __init__(self, mtu: int | None) -> None:
+        super().__init__(net.VIRTIO_NET_HDR_LEN, mtu)
+        length = self._header_len
+        self.held = _TwinTap(
+            fd=self._fd, name="tap", header_len=length, mtu=self._mtu, findings=Findings(),
+            made=True, old_header_len=length,
+        )  # fmt: skip
+
+    def give(self, data: bytes, header: NetHeader) -> None:
+        """The kernel sends a frame."""
+        self._kernel.send(header.pack() + data)
+
+
+class InterfaceEnd(_KernelEnd):
+    """Behind a packet socket, whose receive ring is private memory."""
+
+    def __init__(self, mtu: int | None) -> None:
+        super().__init__(net.VIRTIO_NET_HDR_LEN_LEGACY, mtu)
+        self._slots = mmap.mmap(-1, SLOTS * SLOT_LEN)  # as much is touched as is written
+        self._anchor = ctypes.c_char.from_buffer(self._slots)
+        self._next = 0
+        self.held = _TwinInterface(
+            fd=self._fd, name="interface", header_len=self._header_len, mtu=self._mtu,
+            findings=Findings(), ring_hva=ctypes.addressof(self._anchor),
+        )  # fmt: skip
+
+    def give(self, data: bytes, header: NetHeader) -> None:
+        """The kernel fills the next slot (struct tpacket2_hdr)."""
+        raw = header.pack(self._header_len)
+        mac = TPACKET2_HDR_LEN + len(raw)
+        at = self._next * SLOT_LEN
+        slot = struct.pack("<4I2H", TP_STATUS_USER, len(data), len(data), mac, mac, 0)
+        self._slots[at : at + mac + len(data)] = slot.ljust(TPACKET2_HDR_LEN, b"\0") + raw + data
+        self._next = (self._next + 1) % SLOTS
+
+
+class StreamEnd:
+    """The peer of a stream, or the service of a fabric: frames behind their length."""
+
+    def __init__(self, peer: socket.socket) -> None:
+        self._peer = peer
         self._peer.setblocking(False)
         self._peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _RECORD_MAX)
 

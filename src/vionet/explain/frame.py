@@ -184,10 +184,9 @@ def _judged(record: SimpleNamespace | None) -> dict[str, Any]:
 
 
 def _delivery(twin: Twin, record: SimpleNamespace, played: Played, live: bool) -> dict[str, Any]:
-    name = twin.name_of(record.out_serial) or "the service"
-    port = twin.record(name) if name in twin.ends else None
-    received = None if live and record.drop else seen_by(played.received.get(name, ()))
+    name = twin.name_of(record.out_serial)
+    received = None if live and record.drop else seen_by(played.received[name])
     return {
         "to": name, **decided(record), "received": received,
-        "why": listed(reasons(record, port, played.needs_gso)),
+        "why": listed(reasons(record, twin.record(name), played.needs_gso)),
     }  # fmt: skip

@@ -77,14 +77,14 @@ def decided(record: SimpleNamespace) -> dict[str, Any]:
     }
 
 
-def reasons(record: SimpleNamespace, port: Port | None, needs_gso: int) -> list[Why]:
+def reasons(record: SimpleNamespace, port: Port, needs_gso: int) -> list[Why]:
     """Why, one sentence for each decision; `port` is the receiver's."""
     found = []
     if record.drop:
         found.append(reason.dropped(DROP_REASONS[record.drop]))
     if record.action < 0 or not record.facts & FACT_JUDGED:
         return found
-    if port is not None and record.accepts != port.accepts:
+    if record.accepts != port.accepts:
         found.append(reason.DHCP)
     if record.facts & FACT_WHOLE:
         found.append(reason.WHOLE)
@@ -98,22 +98,16 @@ def reasons(record: SimpleNamespace, port: Port | None, needs_gso: int) -> list[
     return found
 
 
-def _cut(record: SimpleNamespace, port: Port | None, needs_gso: int) -> Iterable[Why]:
+def _cut(record: SimpleNamespace, port: Port, needs_gso: int) -> list[Why]:
     """What a receiver that got segments lacked for the whole."""
-    if port is None:
-        return
-    found = False
+    found = []
     if record.accepts in (Accepts.COMPLETE, Accepts.STREAM):
-        found = True
-        yield reason.SEGMENTED_OPEN
+        found.append(reason.SEGMENTED_SUMS)
     if needs_gso & ~port.takes_gso:
-        found = True
-        yield reason.not_agreed(needs_gso, port.takes_gso)
+        found.append(reason.not_agreed(needs_gso, port.takes_gso))
     if needs_gso & (GSO_UDP4 | GSO_UDP6) and record.segments > UDP_WHOLE_MAX:
-        found = True
-        yield reason.SEGMENTED_MANY
-    if not found:
-        yield reason.SEGMENTED_ROOM
+        found.append(reason.SEGMENTED_MANY)
+    return found or [reason.SEGMENTED_ROOM]
 
 
 def seen_by(received: Sequence[Delivered]) -> dict[str, Any] | None:

@@ -27,6 +27,7 @@ _LARGE: Final = {
     net.VIRTIO_NET_F_HOST_TSO6: ("HOST_TSO6", "TCP over IPv6", "TD-04"),
     net.VIRTIO_NET_F_HOST_USO: ("HOST_USO", "UDP", "TD-06"),
 }
+_STREAMS: Final = ("stream", "service")
 _POLICIES: Final = {
     "uniform": why("every good TCP and UDP frame is partial for it", "RX-15"),
     "natural": why("frames are partial or finished for it as they come", "RX-14 RX-22"),
@@ -61,7 +62,7 @@ def _limits(port: Mapping[str, Any]) -> Iterator[Why]:
     if port["state"] == "waiting":
         said = "nobody is attached; what follows is with a driver that takes all that is offered"
         yield why(said if kind == "guest" else "nobody is attached; what follows is with a peer")
-    if kind == "stream":
+    if kind in _STREAMS:
         yield why("a stream carries finished frames and no header", "AP-09")
         return
     if port["offload"] != "full":
@@ -114,7 +115,7 @@ def _direction(
     notes = [
         why(f"without {feature} {name} segments large {what} itself", rule)
         for bit, (feature, what, rule) in _LARGE.items()
-        if sender["kind"] != "stream" and not features >> bit & 1
+        if sender["kind"] not in _STREAMS and not features >> bit & 1
     ]
     frames = [
         _sample(twin, name, receiver["name"], sample)

@@ -170,7 +170,7 @@ GSO_NAMES: Final = {  # what a receiver has to acknowledge, with the rule
     GSO_UDP4: ("GUEST_USO4", "RX-11"),
     GSO_UDP6: ("GUEST_USO6", "RX-11"),
 }
-SEGMENTED_OPEN: Final = why("it takes no partial sums, so nothing large either", "RX-12 SG-18 W26")
+SEGMENTED_SUMS: Final = why("it takes no partial sums, so nothing large either", "RX-12 SG-18 W26")
 SEGMENTED_MANY: Final = why("older guests refuse more than 64 UDP segments at once", "LX-09")
 SEGMENTED_ROOM: Final = why("its buffers do not hold the whole", "SG-20 W36")
 

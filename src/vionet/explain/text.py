@@ -43,7 +43,7 @@ def pair_text(document: Mapping[str, Any]) -> str:
     one, other = document["ports"]
     lines = [f"{document['kind']} {document['fabric']}: {one['name']} and {other['name']}", ""]
     for port in (one, other):
-        what = "" if port["kind"] == "stream" else f"; offload {port['offload']}"
+        what = "" if not port["offered"] else f"; offload {port['offload']}"
         lines.append(f"{port['name']}: {port['kind']}, {port['state']}{what}")
         for word, key in (("offered", "offered"), ("acknowledged", "features"), ("refused",) * 2):
             if port[key]:

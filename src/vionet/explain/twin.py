@@ -13,6 +13,7 @@ Where nobody is attached to a guest's port, it is as with a driver that takes al
 Trust: the document is the daemon's.  Frames may be anybody's: the engine judges them as ever.
 """
 
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
@@ -123,17 +124,17 @@ class Twin(Fabric):
             self.add_interface(options, (interface := InterfaceEnd(options.mtu)).held)
             end = interface
         elif options.kind is Kind.STREAM:
-            end = stream = StreamEnd()
-            self.add_stream(options).attach(stream.held)
+            peer, held = socket.socketpair()
+            self.add_stream(options).attach(held)
+            end = StreamEnd(peer)
         else:
-            self.add_service(options)
-            return
+            end = StreamEnd(self.add_service(options).end)
         self.ends[name] = end
         self.index[name] = next(i for i, one in self._at.items() if one.name == name)
 
-    def name_of(self, serial: int) -> str | None:
+    def name_of(self, serial: int) -> str:
         """The port that has this serial number here."""
-        return next((name for name in self.ends if self.record(name).serial == serial), None)
+        return next(name for name in self.ends if self.record(name).serial == serial)
 
     def record(self, name: str) -> Port:
         """A port's part of the state, to be read."""
