@@ -1,5 +1,7 @@
 """The way of one frame: as if it was sent, and as it was recorded and played again."""
 
+import json
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -176,3 +178,19 @@ def test_what_a_locked_guest_asks_of_a_service() -> None:
     assert ["service"] == [one["to"] for one in said["deliveries"]]
     record.in_serial, record.out_serial = document["ports"][0]["serial"], service["serial"]
     assert [] == replay(document, record)["differs"]
+
+
+def test_any_bytes_are_explained() -> None:
+    """Whatever a frame and its header say, there are words for what became of it."""
+    dice = random.Random(8)
+    documents = [*FABRICS, fabric(port("web"), port("db", "tap"), kind="wire")]
+    whole = [FLOW.tcp(bytes(300)).data, FLOW.udp(bytes(300)).data, FLOW.arp()]
+    for _ in range(60):
+        data = bytearray(dice.choice(whole)[: dice.choice((14, 40, 60, 400))])
+        for _ in range(dice.randrange(4)):
+            data[dice.randrange(len(data))] = dice.randrange(256)
+        fields = [dice.choice((0, 1, 2, 5)), dice.choice((0, 1, 3, 4, 5, 0x81, 77))]
+        header = NetHeader(*fields, 0, dice.choice((0, 8, 100)), dice.choice((14, 34, 9000)), 16)
+        said = life(dice.choice(documents), "web", "db", bytes(data), header)
+        assert max(map(len, frame_text(said).splitlines())) <= 80
+        assert json.dumps(said)

@@ -107,7 +107,7 @@ def test_damaged_files(tmp_path: Path) -> None:
     packet.comments = [SAID.encode()]
     whole = pcapng(tmp_path / "whole", PACKETS[0], packet, PACKETS[1]).read_bytes()
     path = tmp_path / "file"
-    for _ in range(300):
+    for _ in range(150):
         data = bytearray(whole[: dice.choice((len(whole), dice.randrange(len(whole))))])
         for _ in range(dice.randrange(1, 6)):
             if data:

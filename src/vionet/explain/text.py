@@ -45,7 +45,8 @@ def pair_text(document: Mapping[str, Any]) -> str:
     for port in (one, other):
         what = "" if not port["offered"] else f"; offload {port['offload']}"
         lines.append(f"{port['name']}: {port['kind']}, {port['state']}{what}")
-        for word, key in (("offered", "offered"), ("acknowledged", "features"), ("refused",) * 2):
+        taken = "acknowledged" if port["kind"] == "guest" else "in use"
+        for word, key in (("offered", "offered"), (taken, "features"), ("refused", "refused")):
             if port[key]:
                 lines.append(filled(f"{word:13}{features(port[key])}", "  ", " " * 15))
         lines += [*sentences(port["limits"], "  "), ""]
