@@ -189,8 +189,13 @@ def test_any_bytes_are_explained() -> None:
         data = bytearray(dice.choice(whole)[: dice.choice((14, 40, 60, 400))])
         for _ in range(dice.randrange(4)):
             data[dice.randrange(len(data))] = dice.randrange(256)
-        fields = [dice.choice((0, 1, 2, 5)), dice.choice((0, 1, 3, 4, 5, 0x81, 77))]
-        header = NetHeader(*fields, 0, dice.choice((0, 8, 100)), dice.choice((14, 34, 9000)), 16)
+        header = NetHeader(
+            flags=dice.choice((0, 1, 2, 5)),
+            gso_type=dice.choice((0, 1, 3, 4, 5, 0x81, 77)),
+            gso_size=dice.choice((0, 8, 100)),
+            csum_start=dice.choice((14, 34, 9000)),
+            csum_offset=dice.choice((6, 16)),
+        )
         said = life(dice.choice(documents), "web", "db", bytes(data), header)
         assert max(map(len, frame_text(said).splitlines())) <= 80
         assert json.dumps(said)
