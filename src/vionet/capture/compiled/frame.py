@@ -84,8 +84,6 @@ def restore(state: State, work: Work, reading: Reading, frame: Frame, hva: int) 
     read_header(work, frame, HDR_LEN)
     if not parse_plain(work, frame):
         read_headers(work, frame)
-    if seen.state == PARTIAL:
-        frame.csum_start = frame.l4_off
     status = judge(state.ports[PORT_IN], work, frame)
     finished = seen.state == UNKNOWN or seen.state == VALID
     if status == OK and (frame.state == seen.state or (finished and frame.outer == UNKNOWN)):
