@@ -105,9 +105,8 @@ class Output:
             if self._keep and len(self._files) > self._keep:
                 self._files.popleft().unlink(missing_ok=True)
         if os.isatty(self._fd):
-            name = "standard output" if self._where == "-" else self._where
             self.close()
-            raise IsATerminal(f"{name} is a terminal; write to a file, or through a pipe")
+            raise IsATerminal("a terminal; write to a file, or through a pipe")
         self.blocking = not stat.S_ISREG(os.fstat(self._fd).st_mode)
 
     def _path(self) -> Path:
@@ -126,7 +125,7 @@ class Output:
             data = data[os.write(self._fd, data) :]
 
 
-class IsATerminal(Exception):
+class IsATerminal(OSError):
     """Packets are not for people to read."""
 
 
