@@ -10,6 +10,7 @@ import pytest
 
 from tests.interop.end import End
 from tests.interop.lab import Lab
+from tests.interop.peers.netns import TAP
 from tests.interop.peers.shell import Shell
 from tests.interop.peers.traffic import converse, no_bad_checksums
 
@@ -36,8 +37,8 @@ def watched(receiver: Shell, sender: Shell, address: str, ports: tuple[int, int]
 def test_w1_w2_w3_dhcp_is_delivered_complete(lab: Lab) -> None:
     """UDP 67, 68, 546 and 547 arrive finished with flags 0, from a guest and from the host."""
     place = lab.namespace("server")
-    vionet = lab.switch({"a": "", "b": ""}, "c=tap:viotap0")
-    place.take("viotap0")
+    vionet = lab.switch({"a": "", "b": ""}, f"c=tap:{TAP}")
+    place.take(TAP)
     a, b = lab.uml("a"), lab.uml("b")
     lab.boot(a, b)
     place.configure(3)
@@ -64,8 +65,8 @@ def test_w1_w2_w3_dhcp_is_delivered_complete(lab: Lab) -> None:
 def test_w7_no_partial_frame_reaches_a_guest_that_declined(lab: Lab, receiver: str) -> None:
     """Each TCP and UDP frame comes with flags 0 and a finished checksum."""
     end, place = End.read(receiver), lab.namespace("host")
-    vionet = lab.switch({"a": "", "b": end.port}, "c=tap:viotap0")
-    place.take("viotap0")
+    vionet = lab.switch({"a": "", "b": end.port}, f"c=tap:{TAP}")
+    place.take(TAP)
     a, b = lab.uml("a"), lab.uml("b")
     lab.boot(a, b)
     place.configure(3)

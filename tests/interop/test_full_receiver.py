@@ -11,6 +11,7 @@ import pytest
 
 from tests.interop.end import End
 from tests.interop.lab import Lab
+from tests.interop.peers.netns import TAP
 from tests.interop.peers.shell import Console
 from tests.interop.peers.traffic import PORT, transfer
 from tests.interop.peers.vionet import Vionet
@@ -40,8 +41,8 @@ def lost(vionet: Vionet) -> list[dict[str, int]]:
 def test_w70_wire_leaves_frames_in_the_tap(lab: Lab) -> None:
     """Every datagram arrives, in order, after the guest has buffers again; nothing is dropped."""
     place = lab.namespace("host")
-    vionet = lab.wire(lab.guest("a"), "tap:viotap0")
-    place.take("viotap0")
+    vionet = lab.wire(lab.guest("a"), f"tap:{TAP}")
+    place.take(TAP)
     guest = lab.uml("a")
     lab.boot(guest)
     place.configure(2)

@@ -4,11 +4,10 @@ import pytest
 
 from tests.interop.end import End
 from tests.interop.lab import Lab
-from tests.interop.peers.netns import Capture, join
+from tests.interop.peers.netns import TAP, Capture, join
 from tests.interop.peers.traffic import converse, no_bad_checksums, transfer
 
 pytestmark = pytest.mark.root
-TAP = "viotap0"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 
 from tests.interop.end import End
 from tests.interop.lab import Lab
+from tests.interop.peers.netns import TAP
 from tests.interop.peers.process import Peer
 from tests.interop.peers.traffic import transfer
 
@@ -35,8 +36,8 @@ def guest_memory(pid: int) -> list[tuple[int, int]]:
 def test_every_payload_vector_lies_in_the_guests_memory(lab: Lab) -> None:
     """A bulk transfer each way: no vector after the header window is vionet's own memory."""
     place = lab.namespace("host")
-    vionet = lab.wire(lab.guest("a"), "tap:viotap0")
-    place.take("viotap0")
+    vionet = lab.wire(lab.guest("a"), f"tap:{TAP}")
+    place.take(TAP)
     guest = lab.uml("a")
     lab.boot(guest)
     place.configure(2)

@@ -29,6 +29,7 @@ with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as packets:
     packets.bind((sys.argv[1], 0))
     packets.send(bytes.fromhex("0180c2000001 020000000001 88b5") + {LAST!r})
 """
+TAP = f"viotap{os.getpid()}"  # in the namespace of the tests, before it is taken to another
 BUFFER = 64  # MiB of a capture: on a busy machine nobody reads it for a while
 _numbers = itertools.count(1)
 
