@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import threading
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from types import TracebackType
@@ -57,6 +58,7 @@ class Scripted:
         self.fabrics = list(fabrics)
         self.line: bytes | None = None  # said instead of the document
         self.silent = False
+        self.before_each: Callable[[], None] = lambda: None  # answer
         self.asked = 0
         self._connections: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -92,11 +94,6 @@ class Scripted:
         """How many clients it has."""
         return sum(one.is_alive() for one in self._threads[1:])
 
-    def pass_time(self, seconds: float = 1.0) -> None:
-        """By the document's clock."""
-        for one in self.fabrics:
-            one["time_ns"] += int(seconds * 1e9)
-
     def _run(self, function: Any, *arguments: Any) -> None:
         thread = threading.Thread(target=function, args=arguments, daemon=True)
         self._threads.append(thread)
@@ -122,6 +119,7 @@ class Scripted:
                 self.asked += 1
                 if self.silent:
                     continue
+                self.before_each()
                 status = {"version": 1, "fabrics": deepcopy(self.fabrics)}
                 answer = {"version": 1, "reply": "status", "status": status}
                 connection.sendall(self.line or json.dumps(answer).encode() + b"\n")
