@@ -93,7 +93,7 @@ class Browser:
         )
 
     def prefer(self, **features: str) -> None:
-        """What a person prefers: `color_scheme="dark"`, `reduced_motion="reduce"`."""
+        """What a person prefers: `color_scheme="dark"`."""
         named = [
             {"name": f"prefers-{name.replace('_', '-')}", "value": value}
             for name, value in features.items()
