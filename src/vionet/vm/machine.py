@@ -70,8 +70,7 @@ _EVENTS: Final = {
     State.CRASHED: "machine crashed",
 }
 _MEND: Final = {
-    State.STOPPED: "start it first",
-    State.CRASHED: "start it first",
+    **dict.fromkeys(_ENDED, "start it first"),
     State.STARTING: "wait until it runs",
     State.RUNNING: "pause it first",
     State.PAUSED: "unpause it first",
