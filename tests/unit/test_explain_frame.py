@@ -66,6 +66,16 @@ def test_a_flood_tells_of_each_receiver() -> None:
     }
 
 
+def test_a_receiver_in_another_vlan_is_not_known_there() -> None:
+    """A unicast that no flood takes to the receiver does not go there to be dropped."""
+    header, data = FLOW.tcp(b"x").partial()
+    ports = port("web", vlan=1), port("db", vlan=2), port("other", vlan=1)
+    said = life(fabric(*ports), "web", "db", data, header)
+    assert ("flooded", ["other"]) == (
+        said["forwarded"]["how"], [one["to"] for one in said["deliveries"]],
+    )  # fmt: skip
+
+
 FABRICS = [
     fabric(port("web"), port("db"), port("c", "stream")),
     fabric(port("web"), port("db", "guest", "GUEST_CSUM", "GUEST_TSO4", "GUEST_TSO6")),

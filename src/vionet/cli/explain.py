@@ -1,10 +1,11 @@
 """`vionet explain`: what happens to frames, and what a counter means."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -15,7 +16,8 @@ from vionet.daemon.control import ControlError, RequestError, ask_status
 from vionet.spec.counter import counters
 from vionet.vhost_user.listener import SocketError
 
-_HOW = """\b
+WAIT_S: Final = 10.0
+_HOW: Final = """\b
 Examples:
   vionet explain web db
   vionet explain web --next --filter 'tcp port 80'
@@ -34,9 +36,7 @@ Examples:
     "--timeout",
     type=click.FloatRange(0, 86400),
     metavar="S",
-    default=10.0,
-    show_default=True,
-    help="With --next: how many seconds to wait for it.",
+    help=f"With --next: how many seconds to wait for it, {WAIT_S:g} unless said.",
 )
 @click.option(
     "--pcap",
@@ -49,9 +49,7 @@ Examples:
     "number",
     type=click.IntRange(1),
     metavar="N",
-    default=1,
-    show_default=True,
-    help="With --pcap: which one.",
+    help="With --pcap: which one, 1 unless said.",
 )
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option(
@@ -62,9 +60,9 @@ def explain(
     words: tuple[str, ...],
     next_: bool,
     expression: str,
-    timeout: float,
+    timeout: float | None,
     pcap: Path | None,
-    number: int,
+    number: int | None,
     as_json: bool,
     control: Path | None,
     fabric: str | None,
@@ -83,11 +81,19 @@ def explain(
         raise click.UsageError("name two ports, one port, or a counter")
     if len(set(words)) < len(words):
         raise click.UsageError(f"{words[0]} twice: name two ports")
+    if not next_ and (expression or timeout is not None):
+        raise click.UsageError("--filter and --timeout go with --next")
+    if not pcap and number is not None:
+        raise click.UsageError("--frame goes with --pcap")
+    if timeout is None:
+        timeout = WAIT_S
+    elif math.isnan(timeout):
+        raise click.UsageError("--timeout nan: give seconds, from 0 to 86400")
     with _told():
         if next_:
             _explain_next(*_found(control, fabric, *words), words[0], expression, timeout, as_json)
         elif pcap:
-            _explain_file(control, fabric, words, pcap, number, as_json)
+            _explain_file(control, fabric, words, pcap, number or 1, as_json)
         elif len(words) == 2:
             _explain_pair(*_found(control, fabric, *words), *words, as_json)
         elif (name := words[0].lower()) in counters():

@@ -104,6 +104,8 @@ def _played(
     sent = next((one for one in played.records if one.facts & FACT_FLOODED), None)
     if not receiver or sent is None or address >> 40 & 1:
         return played
+    if twin.record(receiver).serial not in {one.out_serial for one in played.records}:
+        return played  # it is in another VLAN, where no switch would know it
     twin.teach(receiver, address, sent.vid)
     return twin.play(sender, data, header)
 
