@@ -3,9 +3,9 @@
 How it works: QEMU is a child of the keeper, and its monitor is connected to as soon as it listens.
 From then on a task waits for the end of both.  What QEMU says of itself in between (STOP, RESUME,
 SHUTDOWN, GUEST_PANICKED …) moves `state`; why QEMU ended is judged from that and its exit status.
-After an end that nobody asked for, `Restart` decides whether it is started again, later and later as
-long as it does not stay up.  A vionet that comes after another `adopt`s what the keeper still has;
-one that goes and leaves guests to the next one calls `leave`.
+After an end that nobody asked for, `Restart` decides whether it is started again, later and later
+as long as it does not stay up.  A vionet that comes after another `adopt`s what the keeper still
+has; one that goes and leaves guests to the next one calls `leave`.
 
 States: stopped → starting → running ⇄ paused; any of them → stopping → stopped on request;
 → stopped by itself, or crashed.  Requests that do not fit are refused in one line (`MachineError`)
