@@ -99,10 +99,10 @@ def stalled(lab: Lab, vionet: Vionet) -> Peer:
 
 
 @pytest.mark.timeout(300)
-def test_w32_captures_are_true_and_change_nothing(lab: Lab) -> None:
+def test_w32_w65_captures_are_true_and_change_nothing(lab: Lab) -> None:
     """The same bytes arrive with captures, without, and with one that is not read (W32).  tshark
     finds no bad sum in finished copies but the one that was broken on purpose; what receivers got
-    has the sums that they agreed to leave unfinished."""
+    has the sums that they agreed to leave unfinished (W65)."""
     vionet = lab.switch({"a": "", "b": "", "c": "offload=off"}, f"host=tap:{TAP}")
     place = lab.namespace("truth")
     place.take(TAP)
