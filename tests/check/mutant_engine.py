@@ -294,9 +294,9 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     one(
         "DHCP is left partial",
         "SG-17",
-        "engine/deliver.py",
-        "if frame.dhcp and port.kind == GUEST:",
-        "if frame.dhcp and port.kind == GUEST and not {on}:",
+        "engine/plan.py",
+        "if frame.dhcp and port.kind == GUEST else",
+        "if frame.dhcp and port.kind == GUEST and not {on} else",
     ),
     # --- what a receiver sees -----------------------------------------------------------------
     one(
