@@ -17,6 +17,7 @@ from vionet.explain.text import frame_text
 from vionet.explain.twin import Twin, negotiated, options_of
 from vionet.spec.virtio_net import NetHeader
 
+_LARGE = ("GUEST_TSO4", "GUEST_TSO6", "GUEST_ECN", "GUEST_USO4", "GUEST_USO6")
 FLOW = Flow(b"\2\0\0\0\0\1", b"\2\0\0\0\0\2")
 
 
@@ -141,6 +142,19 @@ def test_what_the_moment_did_is_no_difference() -> None:
     said = replay(document, record)
     assert [] == said["differs"]
     assert any("do not hold the whole" in why["text"] for why in said["deliveries"][0]["why"])
+
+
+def test_larger_buffers_than_the_usual_are_no_difference() -> None:
+    """A guest got a frame that buffers of the usual size would not have held."""
+    document = fabric(port("web"), port("db", "guest", "MRG_RXBUF", *_LARGE))
+    with Twin(document) as live:
+        data = FLOW.tcp(bytes(1600)).data
+        live.teach("db", int.from_bytes(data[:6], "big"))
+        (record,) = live.play("web", data, NetHeader()).records
+    assert "rx_buffer_too_small" == DROP_REASONS[record.drop]
+    record.drop = 0
+    record.in_serial, record.out_serial = (one["serial"] for one in document["ports"])
+    assert [] == replay(document, record)["differs"]
 
 
 def _two(document: dict[str, Any]) -> Any:

@@ -21,6 +21,7 @@ import asyncio
 import json
 import os
 import socket
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -225,9 +226,19 @@ def ask_status(path: Path) -> Answer:
         status = ask(path, "status").get("status")
     except RequestError as error:
         raise ControlError(path, str(error)) from None
-    if not isinstance(status, dict) or not isinstance(status.get("fabrics"), list):
+    if not isinstance(status, dict) or not _named(status.get("fabrics"), "ports"):
         raise ControlError(path, "no status; use the same version of vionet on both sides")
     return status
+
+
+def _named(found: Any, *within: str) -> bool:
+    """Whether it is a list of objects with names, and each with such a list `within`."""
+    return isinstance(found, list) and all(
+        isinstance(one, dict)
+        and isinstance(one.get("name"), str)
+        and all(_named(one.get(key)) for key in within)
+        for one in found
+    )
 
 
 def ask_port(path: Path, request: str, port: str, **members: Any) -> Answer:
@@ -253,12 +264,13 @@ def connected(
     Descriptors that come with it are added to `fds`, and then the caller's to close.
     """
     line = json.dumps({"version": VERSION, "request": request, **members}).encode() + b"\n"
+    until = time.monotonic() + wait_s
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(wait_s)
         try:
             client.connect(os.fspath(path))
             client.sendall(line)
-            first, rest = _line(client, fds)
+            first, rest = _line(client, fds, until)
             answer = json.loads(first)
         except (FileNotFoundError, ConnectionRefusedError):
             problem = "nobody answers; is vionet running with this --control?"
@@ -270,7 +282,7 @@ def connected(
         except OSError as error:
             problem = f"{error.strerror or error}; ask as the user who started it"
             raise ControlError(path, problem) from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ControlError(path, "the answer is not vionet's; check the path") from None
         if not isinstance(answer, dict):
             raise ControlError(path, "the answer is not vionet's; check the path")
@@ -280,9 +292,12 @@ def connected(
         yield client, answer, rest
 
 
-def _line(client: socket.socket, fds: list[int] | None) -> tuple[bytes, bytes]:
+def _line(client: socket.socket, fds: list[int] | None, until: float) -> tuple[bytes, bytes]:
     received = bytearray()
     while b"\n" not in received:
+        if (left := until - time.monotonic()) <= 0:  # it comes in drops
+            raise TimeoutError
+        client.settimeout(left)
         if fds is None:
             piece = client.recv(65536)
         else:

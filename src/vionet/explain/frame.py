@@ -83,8 +83,10 @@ def differences(record: SimpleNamespace, again: SimpleNamespace | None) -> list[
     """Where a replay decided otherwise: nothing, unless there is a fault in vionet."""
     if again is None:
         return ["it was not seen"]
-    drop = DROP_REASONS[record.drop]
+    drop, drop_again = DROP_REASONS[record.drop], DROP_REASONS[again.drop]
     if drop and (drop in _BUFFERS or counters()[drop].kind in _MOMENT):
+        return []
+    if drop_again in _BUFFERS:  # the guest's were larger than those of the stand-in
         return []
     before, after = decided(record), decided(again)
     keys = [key for key in _DECISION if before[key] != after[key]]

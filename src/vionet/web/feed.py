@@ -46,7 +46,7 @@ class Source:
         except (asyncio.IncompleteReadError, ConnectionError):
             problem = ""  # it ended
         except OSError as error:
-            problem = f"{error.strerror or error}; run this page as the user who started it"
+            problem = f"{error.strerror or error}; ask as the user who started it"
         except (StrangeError, asyncio.LimitOverrunError):
             problem = str(StrangeError())
         self.close()
