@@ -20,12 +20,10 @@ from vionet.engine.layout import HEAD_LEN, SLOT_LEN, STATE, WORK, State, Work
 from vionet.engine.pass_on import note
 from vionet.engine.plain import count_passed, receiver, state_of
 from vionet.engine.plan import plan
-from vionet.engine.status import Action
 from vionet.engine.tell import finish, list_ring
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.raw import load_i64, load_u32
 
-PASS_PARTIAL = int(Action.PASS_PARTIAL)
 # What each depth adds to the one before it.
 STAGES: Final = (
     "pop",  # descriptors read and translated; heads copied, which is told apart
@@ -45,7 +43,7 @@ STAGES: Final = (
 def decide(state: State, work: Work, count: int, depth: int) -> int:
     """Each staged frame, up to its place in the receiver's ring.  *returns* the plans' sum."""
     header_len = state.ports[0].header_len
-    low = high = out = octets = header_octets = total = accepts = action = 0
+    low = high = out = octets = header_octets = total = accepts = 0
     for i in range(count):
         length = work.slot_len[i]
         head = work.heads_hva + SLOT_LEN * i
@@ -67,8 +65,7 @@ def decide(state: State, work: Work, count: int, depth: int) -> int:
             octets += length
             header_octets += min(length, HEAD_LEN)
     if depth >= BUFFER:
-        elided = count if action == PASS_PARTIAL else 0
-        count_passed(state, work, 0, out, count, octets, header_octets, elided, 0)
+        count_passed(state, work, out, count, octets, header_octets)
     return total
 
 

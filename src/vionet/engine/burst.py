@@ -13,7 +13,7 @@ beyond the pairs in use, is drained and its frames are dropped (VU-27, CV-29).
 
 from vionet.engine.capture import note_given, note_sent
 from vionet.engine.deliver_guest import flush, refused
-from vionet.engine.forward import HELD, WIRE, forward, forward_read, turn_away
+from vionet.engine.forward import HELD, WIRE, forward, forward_read, forward_seen, turn_away
 from vionet.engine.ingress import read_tap, read_tap_in_place, return_burst, stage_burst, take_chain
 from vionet.engine.kick import take_events
 from vionet.engine.layout import (
@@ -40,11 +40,13 @@ from vionet.engine.status import (
     QUEUE_UNUSED,
     RING_DISABLED,
     RX_RING_FULL,
+    STREAM_FULL,
     TAP_ERROR,
     TX_BYTES,
     TX_FRAMES,
     PortKind,
 )
+from vionet.engine.talk import tell_talks
 from vionet.engine.tell import break_ring, finish, list_ring
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.libc import errno
@@ -67,23 +69,34 @@ def refusal(port: Port, ring: int) -> int:
     return QUEUE_UNUSED if ring > 1 and ring > 2 * port.n_pairs else OK
 
 
+@kernel(INT, STATE, WORK, QUEUE, INT, INT, INT)
+def take_seen(state: State, work: Work, queue: Queue, in_port: int, i: int, discarded: int) -> int:
+    """`take_one` while something of the fabric is captured: what is discarded is looked at too."""
+    frame = work.frame[0]
+    status = take_chain(state.ports[in_port], queue, work, frame, i)
+    frame.chain = i
+    frame.pieces = 1 if work.slot_len[i] else work.n_walked
+    if discarded:
+        return turn_away(state, work, frame, in_port, discarded) if status == OK else discarded
+    if status == OK:
+        length = frame.length  # `judge` may trim it
+        status = forward_seen(state, work, frame, in_port)
+        work.taken_bytes += length if status != HELD else 0
+    return status
+
+
 @kernel(INT, STATE, WORK, QUEUE, INT, INT, INT, inline=True)
 def take_one(state: State, work: Work, queue: Queue, in_port: int, i: int, discarded: int) -> int:
     """Staged frame `i` goes the long way.  *returns* OK, a drop reason, HELD or BROKEN."""
     frame = work.frame[0]
     if work.slot_head[i] >= queue.entries:
         return BROKEN
-    port = state.ports[in_port]
-    if discarded and not port.special & CAPTURED:
-        return discarded
-    frame.chain = i
-    frame.pieces = 1
-    status = take_chain(port, queue, work, frame, i)
+    if state.n_captures:
+        return take_seen(state, work, queue, in_port, i, discarded)
     if discarded:
-        return turn_away(state, work, frame, in_port, discarded) if status == OK else discarded
+        return discarded
+    status = take_chain(state.ports[in_port], queue, work, frame, i)
     if status == OK:
-        if work.slot_len[i] == 0:
-            frame.pieces = work.n_walked
         length = frame.length  # `judge` may trim it
         status = forward(state, work, frame, in_port)
         work.taken_bytes += length if status != HELD else 0
@@ -133,6 +146,7 @@ def from_guest(state: State, work: Work, in_port: int, ring: int) -> int:
         if work.n_segments >= BURST_SEGMENTS:
             break
     flush(work)
+    tell_talks(work, in_port)
     work.n_alts = 0
     return_burst(queue, work, done)
     work.ledger[in_port, TX_FRAMES] += done
@@ -236,11 +250,13 @@ def from_tap(state: State, work: Work, in_port: int) -> int:
         work.ledger[in_port, TX_BYTES] += length
         status = forward_read(state, work, frame, in_port)
         if status == HELD:  # it was read privately and cannot go back
-            work.drops[out, work.outcome] += 1
+            full = RX_RING_FULL if other.kind == GUEST else STREAM_FULL
+            work.drops[out, full] += 1
             if captured:
-                note_given(state, work, frame, in_port, out, work.outcome)
+                note_given(state, work, frame, in_port, out, full)
                 note_sent(state, work, frame, in_port, OK)
         elif status != OK:
             work.drops[in_port, status] += 1
+    tell_talks(work, in_port)
     finish(state, work)
     return done

@@ -53,7 +53,7 @@ from vionet.engine.layout import (
     State,
     Work,
 )
-from vionet.engine.plan import accepts_of
+from vionet.engine.plan import accepts_of, plan
 from vionet.engine.share import let_capture_go, take_capture
 from vionet.engine.status import OK, Csum, PortKind
 from vionet.jit.kernel import INT, kernel
@@ -76,6 +76,15 @@ SEEN_LEN: Final = dtype_of(Seen).itemsize
 NEEDS_CSUM = VIRTIO_NET_HDR_F_NEEDS_CSUM
 START_SHIFT = 48  # of csum_start in the header's first word
 SENT, GIVEN = 0, 1  # Seen.side
+
+
+@kernel(INT, WORK, FRAME, INT)
+def begin(work: Work, frame: Frame, header_len: int) -> int:
+    """A frame is in hand, its header as it came: nobody has judged it, no filter has seen it."""
+    work.asked = 0
+    work.went = frame.state = -1
+    frame.header = load_i64(work.head_hva - header_len)
+    return 0
 
 
 @kernel(INT, STATE, WORK, FRAME, INT)
@@ -173,10 +182,10 @@ def tell_planned(work: Work, frame: Frame, port: Port, drop: int) -> int:
     seen = work.seen[0]
     seen.out_serial = port.serial
     seen.out_features = port.features
-    seen.action = work.acted
-    if work.acted < 0:
+    if not work.planned:
         return 0
     seen.accepts = accepts_of(port, frame)
+    seen.action = plan(PARTIAL if frame.gso_type else frame.state, seen.accepts)
     seen.segments = work.made
     if work.made:
         seen.facts |= FACT_SEGMENTED

@@ -17,7 +17,7 @@ failed deliveries at the receiver's.  In a flood, ports outside the frame's VLAN
 What is captured (`capture`) is recorded when a frame's fate is known, and changes nothing of it.
 """
 
-from vionet.engine.capture import look, note_given, note_sent
+from vionet.engine.capture import begin, look, note_given, note_sent
 from vionet.engine.deliver import deliver
 from vionet.engine.deliver_guest import flush
 from vionet.engine.fdb import REFRESH_NS, learn, lookup, owner
@@ -30,11 +30,13 @@ from vionet.engine.parse import parse_plain
 from vionet.engine.seal import plant_seed
 from vionet.engine.share import ASKED, CAPTURED, GUARDED, SHARED, try_port, wait_port
 from vionet.engine.status import (
+    CSUM_BAD,
     DESTINATION_MAC_LOCKED,
     FDB_FULL,
     FRAME_TOO_LONG,
     ISOLATED,
     LINK_DOWN,
+    MTU_EXCEEDED,
     NO_OTHER_PORT,
     OK,
     PSEUDO_HEADER_REPAIRED,
@@ -71,53 +73,61 @@ def claim(state: State, work: Work, out: int) -> int:
     return wait_port(state, work, out)
 
 
-@kernel(INT, STATE, FRAME, INT, INT, INT)
-def forbidden(state: State, frame: Frame, in_port: int, out: int, change: int) -> int:
-    """Why a rule of port `out` keeps the frame away, whose tag changes by `change` there; or OK."""
+@kernel(INT, STATE, WORK, FRAME, INT, INT)
+def offer_any(state: State, work: Work, frame: Frame, in_port: int, out: int) -> int:
+    """`offer` to any port: VLANs, locks, a link set down, what a driver filters, its queues."""
     port = state.ports[out]
-    if change == NOT_A_MEMBER:
-        return VLAN_NOT_ALLOWED
+    change = 0
+    if state.vlan_aware:
+        change = change_for(port, frame)
+        if change == NOT_A_MEMBER:
+            return VLAN_NOT_ALLOWED
     if port.link_down:
         return LINK_DOWN
     if port.isolated and state.ports[in_port].isolated:
         return ISOLATED
     if port.locked and not frame.dst & GROUP and frame.dst != port.mac:
         return DESTINATION_MAC_LOCKED
-    return OK
+    head_hva = work.head_hva
+    if change:
+        status = retag(work, frame, change)
+        if status != OK:
+            return status
+    status = filtered(port, work, frame) if port.filter else OK
+    if status == OK:
+        if port.special & SHARED and not work.holds[out]:
+            claim(state, work, out)
+        work.rx_ring = steer(port, work, frame) if port.steers else 0
+        status = deliver(state, work, frame, out)
+    if change:
+        restore(work, frame, change, head_hva)
+    return status
 
 
-@kernel(INT, STATE, INT)
+@kernel(INT, STATE, INT, inline=True)
 def may_wait(state: State, status: int) -> int:
     """Whether a frame that found no room can be left where it is."""
     return 1 if state.kind == WIRE and (status == RX_RING_FULL or status == STREAM_FULL) else 0
 
 
 @kernel(INT, STATE, WORK, FRAME, INT, INT)
-def offer_any(state: State, work: Work, frame: Frame, in_port: int, out: int) -> int:
-    """`offer` to any port: VLANs, locks, a link set down, what a driver filters, its queues, and
-    what is captured there."""
-    port = state.ports[out]
-    captured = port.special & CAPTURED
-    if captured:
-        look(state, work, frame, out)
+def offer_seen(state: State, work: Work, frame: Frame, in_port: int, out: int) -> int:
+    """`offer` while something of the fabric is captured: what is recorded of the receiver is."""
+    look(state, work, frame, out)
+    given = work.given
+    bad = work.ledger[out, CSUM_BAD]
+    work.given = work.made = 0
+    status = offer_any(state, work, frame, in_port, out)
+    work.planned = 1 if work.given and status != MTU_EXCEEDED else 0
+    work.bad = work.ledger[out, CSUM_BAD] - bad
+    work.given |= given
+    if status == VLAN_NOT_ALLOWED or may_wait(state, status):
+        return status  # not asked for it, or to be asked again
     head_hva = work.head_hva
-    change = change_for(port, frame) if state.vlan_aware else 0
-    status = forbidden(state, frame, in_port, out, change)
-    if status != OK:
+    change = change_for(state.ports[out], frame) if state.vlan_aware else 0
+    if change and retag(work, frame, change) != OK:
         change = 0
-    elif change:
-        status = retag(work, frame, change)
-        change = change if status == OK else 0
-    if status == OK and port.filter:
-        status = filtered(port, work, frame)
-    work.acted = -1
-    if status == OK:
-        if port.special & SHARED and not work.holds[out]:
-            claim(state, work, out)
-        work.rx_ring = steer(port, work, frame) if port.steers else 0
-        status = deliver(state, work, frame, in_port, out)
-    if captured and not may_wait(state, status):
-        note_given(state, work, frame, in_port, out, status)
+    note_given(state, work, frame, in_port, out, status)
     if change:
         restore(work, frame, change, head_hva)
     return status
@@ -133,7 +143,7 @@ def offer(state: State, work: Work, frame: Frame, in_port: int, out: int) -> int
         if not work.holds[out]:
             claim(state, work, out)
     work.rx_ring = 0
-    return deliver(state, work, frame, in_port, out)
+    return deliver(state, work, frame, out)
 
 
 @kernel(INT, STATE, WORK, FRAME, INT)
@@ -149,12 +159,14 @@ def flood(state: State, work: Work, frame: Frame, in_port: int) -> int:
             continue
         if in_port == service and not port.special & GUARDED:
             continue
-        if state.vlan_aware and change_for(port, frame) == NOT_A_MEMBER:
-            continue
-        found = OK
-        status = offer_any(state, work, frame, in_port, out)
-        if status != OK:
-            work.drops[out, status] += 1
+        if state.n_captures:
+            status = offer_seen(state, work, frame, in_port, out)
+        else:
+            status = offer_any(state, work, frame, in_port, out)
+        if status != VLAN_NOT_ALLOWED:
+            found = OK
+            if status != OK:
+                work.drops[out, status] += 1
     return found
 
 
@@ -214,7 +226,10 @@ def enter(state: State, work: Work, frame: Frame, in_port: int) -> int:
     if verdict != ASKS or state.service == 0:
         return OK
     out = state.service - 1
-    status = offer_any(state, work, frame, in_port, out)
+    if state.n_captures:
+        status = offer_seen(state, work, frame, in_port, out)
+    else:
+        status = offer_any(state, work, frame, in_port, out)
     work.went = out
     work.outcome = status
     if status != OK:
@@ -222,12 +237,12 @@ def enter(state: State, work: Work, frame: Frame, in_port: int) -> int:
     return SERVED
 
 
-@kernel(INT, STATE, WORK, FRAME, INT, inline=True)
-def pass_through(state: State, work: Work, frame: Frame, in_port: int) -> int:
-    """`forward` but for what is captured of the sender."""
+@kernel(INT, STATE, WORK, FRAME, INT, INT, inline=True)
+def pass_through(state: State, work: Work, frame: Frame, in_port: int, seen: int) -> int:
+    """`forward`, twice compiled: where nothing is captured (`seen` 0) nothing is noted for it."""
     port = state.ports[in_port]
-    work.asked = 0
-    work.went = frame.state = -1
+    if seen:
+        begin(work, frame, port.header_len)
     read_header(work, frame, port.header_len)
     if not parse_plain(work, frame):
         read_headers(work, frame)
@@ -238,8 +253,10 @@ def pass_through(state: State, work: Work, frame: Frame, in_port: int) -> int:
     status = judge(port, work, frame)
     if status != OK:
         return status
-    frame.repaired = plant_seed(work, frame)
-    if frame.repaired:
+    repaired = plant_seed(work, frame)
+    if seen:
+        frame.repaired = repaired
+    if repaired:
         work.ledger[in_port, PSEUDO_HEADER_REPAIRED] += 1
     read_addresses(work, frame)
     vlan = 0
@@ -265,32 +282,42 @@ def pass_through(state: State, work: Work, frame: Frame, in_port: int) -> int:
             return SAME_PORT
         if out < 0 or not state.ports[out].up:
             return flood(state, work, frame, in_port)
-    status = offer(state, work, frame, in_port, out)
-    work.went = out
-    work.outcome = status
+    if seen:
+        status = offer_seen(state, work, frame, in_port, out)
+        work.went = out
+        work.outcome = status
+        if status == VLAN_NOT_ALLOWED:
+            note_given(state, work, frame, in_port, out, status)
+    else:
+        status = offer(state, work, frame, in_port, out)
     if status == OK:
         return OK
     status = undelivered(state, work, out, status)
     if status == HELD:
-        work.ledger[in_port, PSEUDO_HEADER_REPAIRED] -= frame.repaired  # it will come again
+        work.ledger[in_port, PSEUDO_HEADER_REPAIRED] -= repaired  # it will come again
+    return status
+
+
+@kernel(INT, STATE, WORK, FRAME, INT)
+def forward_seen(state: State, work: Work, frame: Frame, in_port: int) -> int:
+    """`forward` while something of the fabric is captured."""
+    status = pass_through(state, work, frame, in_port, 1)
+    if state.ports[in_port].special & CAPTURED and status != HELD:
+        note_sent(state, work, frame, in_port, status)
     return status
 
 
 @kernel(INT, STATE, WORK, FRAME, INT, inline=True)
 def forward(state: State, work: Work, frame: Frame, in_port: int) -> int:
     """Judge the frame in hand and deliver it.  *returns* OK, a drop reason, or HELD."""
-    status = pass_through(state, work, frame, in_port)
-    if state.ports[in_port].special & CAPTURED and status != HELD:
-        note_sent(state, work, frame, in_port, status)
-    return status
+    return pass_through(state, work, frame, in_port, 0)
 
 
 @kernel(INT, STATE, WORK, FRAME, INT, INT)
 def turn_away(state: State, work: Work, frame: Frame, in_port: int, why: int) -> int:
     """Refuse a frame that nobody has looked at.  *returns* why."""
     if state.ports[in_port].special & CAPTURED:
-        work.asked = 0
-        work.went = frame.state = -1
+        begin(work, frame, state.ports[in_port].header_len)
         read_header(work, frame, state.ports[in_port].header_len)
         note_sent(state, work, frame, in_port, why)
     return why
@@ -304,7 +331,10 @@ def forward_read(state: State, work: Work, frame: Frame, in_port: int) -> int:
     """
     if state.ports[in_port].link_down:
         return turn_away(state, work, frame, in_port, LINK_DOWN)
-    status = forward(state, work, frame, in_port)
+    if state.n_captures:
+        status = forward_seen(state, work, frame, in_port)
+    else:
+        status = forward(state, work, frame, in_port)
     flush(work)
     work.n_alts = 0
     return status

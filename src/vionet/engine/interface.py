@@ -44,6 +44,7 @@ from vionet.engine.status import (
     TX_BYTES,
     TX_FRAMES,
 )
+from vionet.engine.talk import tell_talks
 from vionet.engine.tell import finish
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.libc import getsockopt
@@ -205,5 +206,6 @@ def from_interface(state: State, work: Work, in_port: int) -> int:
         store_release_u16(slot, 0)
         port.ring_at = port.ring_at + 1 if port.ring_at + 1 < port.ring_slots else 0
         done += 1
+    tell_talks(work, in_port)
     finish(state, work)
     return done

@@ -27,7 +27,7 @@ from vionet.engine.status import (
     PortKind,
 )
 from vionet.jit.kernel import INT, kernel
-from vionet.jit.raw import load_i64, load_u16
+from vionet.jit.raw import load_u16
 from vionet.spec.packet import IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, TCP_CSUM_OFF, UDP_CSUM_OFF
 from vionet.spec.virtio_net import (
     VIRTIO_NET_HDR_F_DATA_VALID,
@@ -46,11 +46,10 @@ GUEST = int(PortKind.GUEST)
 def read_header(work: Work, frame: Frame, header_len: int) -> int:
     """Take the fields of the virtio-net header, which lies in front of the head copy (HD-01)."""
     base = work.head_hva - header_len
-    word = load_i64(base)
-    frame.header = word
+    word = load_u16(base)
     frame.hdr_flags = word & 0xFF
-    frame.gso_type = word >> 8 & 0xFF
-    frame.csum_start = word >> 48 & 0xFFFF
+    frame.gso_type = word >> 8
+    frame.csum_start = load_u16(base + 6)
     frame.csum_offset = load_u16(base + 8)
     return 0
 

@@ -406,8 +406,9 @@ class Work(Record):
     heads: Annotated[Bytes, BURST_MAX * SLOT_LEN + 64]
     alts: Annotated[Bytes, BURST_MAX * SLOT_LEN + 64]  # head copies with a tag more or less
     segment: Annotated[Bytes, SLOT_LEN + 64]
-    acted: int  # Action of the last delivery; -1: none was planned
-    made: int  # segments of it, made in software
+    given: int  # a bit for each port that this burst was delivered to
+    planned: int  # 1: for the last receiver it was; 0: a rule kept the frame away
+    made: int  # segments of that delivery, made in software
     bad: int  # 1: its sum was verified, and is wrong
     went: int  # who the frame in hand was offered to; -1: nobody, or everybody
     outcome: int  # what became of it there
@@ -419,6 +420,7 @@ class Work(Record):
     wall: Annotated[Ints, 2]  # the time of day
     store: Annotated[Ints, STORE_LEN]  # what a filter keeps
     talks: Annotated[Ints, PORTS_MAX, PORTS_MAX, TALK_LEN]  # from, to: TALK_* counts
+    talked: Annotated[Ints, PORTS_MAX, TALK_LEN]  # and their sums, by receiver (`engine.talk`)
     ledger: Annotated[Ints, PORTS_MAX, LEDGER_LEN]  # what this worker has counted, by port
     drops: Annotated[Ints, PORTS_MAX, DROPS_LEN]
     packet: Annotated[Bytes, PACKET_LEN]  # the rest of a frame read from a tap

@@ -30,7 +30,7 @@ from vionet.engine.parse import IPV4_LE
 from vionet.engine.receive import AHEAD, SPECIAL, WRITABLE, use_one_packed
 from vionet.engine.seal import write_header
 from vionet.engine.split import available, head_at, used_entry
-from vionet.engine.status import OK, Action, PortKind
+from vionet.engine.status import CSUM_ELIDED, OK, Action, PortKind
 from vionet.engine.tell import touch
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.raw import load_acquire_i64, load_i64, load_u16, prefetch
@@ -141,6 +141,7 @@ def note(state: State, work: Work, out: int, i: int, header_len: int, action: in
     if action == PASS_PARTIAL:
         late.header = load_i64(head - header_len) >> 48 << 48 | NEEDS_CSUM
         late.csum_offset = load_u16(head - header_len + 8)
+        work.ledger[out, CSUM_ELIDED] += 1
     elif action != PASS:
         note_sum(work, head, length, out, action)
     late.head_hva = head
@@ -190,4 +191,6 @@ def pass_on(state: State, work: Work, out: int, i: int, header_len: int, action:
         work.drops[out, status] += 1
         work.passed_bytes += work.slot_len[i]
         return -1
+    if action == PASS_PARTIAL:
+        work.ledger[out, CSUM_ELIDED] += 1
     return 1

@@ -16,34 +16,22 @@ from vionet.engine.checksum import seed_of
 from vionet.engine.fdb import REFRESH_NS, find, lookup, owner, slot_of
 from vionet.engine.forward import claim
 from vionet.engine.guest import U16, U32
-from vionet.engine.layout import (
-    HEAD_LEN,
-    SLOT_LEN,
-    STATE,
-    TALK_BYTES,
-    TALK_COMPUTED,
-    TALK_ELIDED,
-    TALK_FRAMES,
-    WORK,
-    State,
-    Work,
-)
+from vionet.engine.layout import HEAD_LEN, SLOT_LEN, STATE, WORK, State, Work
 from vionet.engine.parse import IPV4_LE, IPV6_LE, dhcp_port, swap16
 from vionet.engine.pass_on import pass_on
 from vionet.engine.plan import plan
 from vionet.engine.share import CAPTURED, GUARDED, SHARED
 from vionet.engine.status import (
-    CSUM_ELIDED,
     FILTER_NO_UNICAST,
     HEADER_BYTES,
     PAYLOAD_BYTES_COPIED,
     RX_BYTES,
     RX_FRAMES,
-    Action,
     Csum,
     FabricKind,
     PortKind,
 )
+from vionet.engine.talk import mark
 from vionet.engine.vlan import VLAN_SHIFT
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.raw import load_i64, load_u16, load_u32
@@ -65,8 +53,6 @@ SWITCH = int(FabricKind.SWITCH)
 NONE = int(Csum.NONE)
 PARTIAL = int(Csum.PARTIAL)
 UNKNOWN = int(Csum.UNKNOWN)
-PASS_PARTIAL = int(Action.PASS_PARTIAL)
-FILL = int(Action.FILL)
 NOT_PLAIN = -1
 NEEDS_CSUM = VIRTIO_NET_HDR_F_NEEDS_CSUM
 
@@ -171,30 +157,18 @@ def receiver(state: State, work: Work, in_port: int, head: int) -> int:
     return out if port_out.kind != GUEST or port_out.queues[0].live else NOT_PLAIN
 
 
-@kernel(INT, STATE, WORK, INT, INT, INT, INT, INT, INT, INT)
+@kernel(INT, STATE, WORK, INT, INT, INT, INT)
 def count_passed(
-    state: State,
-    work: Work,
-    in_port: int,
-    out: int,
-    frames: int,
-    octets: int,
-    header_octets: int,
-    elided: int,
-    computed: int,
+    state: State, work: Work, out: int, frames: int, octets: int, header_octets: int
 ) -> int:
-    """Count deliveries from one port to one port."""
-    work.talks[in_port, out, TALK_FRAMES] += frames
-    work.talks[in_port, out, TALK_BYTES] += octets
-    work.talks[in_port, out, TALK_ELIDED] += elided
-    work.talks[in_port, out, TALK_COMPUTED] += computed
-    work.ledger[out, CSUM_ELIDED] += elided
+    """Count deliveries to one port."""
     work.ledger[out, RX_FRAMES] += frames
     work.ledger[out, RX_BYTES] += octets
     work.ledger[out, HEADER_BYTES] += header_octets
     if state.ports[out].kind == GUEST:
         work.ledger[out, PAYLOAD_BYTES_COPIED] += octets - header_octets
     work.passed_bytes += octets
+    mark(work, out)
     return 0
 
 
@@ -214,7 +188,7 @@ def pass_plain(state: State, work: Work, in_port: int, first: int, count: int) -
     accepts = 0
     out = NOT_PLAIN
     low = high = 0
-    passed = octets = header_octets = elided = computed = captured = 0
+    passed = octets = header_octets = 0
     i = first
     while i < count:
         length = work.slot_len[i]
@@ -224,24 +198,22 @@ def pass_plain(state: State, work: Work, in_port: int, first: int, count: int) -
             break
         if out < 0 or load_i64(head) != low or load_u32(head + 8) != high:
             if passed:
-                count_passed(
-                    state, work, in_port, out, passed, octets, header_octets, elided, computed
-                )
-            passed = octets = header_octets = elided = computed = 0
+                count_passed(state, work, out, passed, octets, header_octets)
+            passed = octets = header_octets = 0
             out = receiver(state, work, in_port, head)
             if out < 0:
                 break
             low = load_i64(head)
             high = load_u32(head + 8)
             accepts = state.ports[out].accepts
-            captured = (sender.special | state.ports[out].special) & CAPTURED
             most = min(limit, state.ports[out].mtu + ETH_HLEN if state.ports[out].mtu else U32)
+            if (sender.special | state.ports[out].special) & CAPTURED:
+                if wanted_plain(state, work, in_port, out, i):
+                    break
+                high = -1  # the next one is asked about as well
         if length > most:
             break
-        if captured and wanted_plain(state, work, in_port, out, i):
-            break
-        action = plan(csum, accepts)
-        done = pass_on(state, work, out, i, header_len, action)
+        done = pass_on(state, work, out, i, header_len, plan(csum, accepts))
         if done == 0:
             break
         i += 1
@@ -249,8 +221,6 @@ def pass_plain(state: State, work: Work, in_port: int, first: int, count: int) -
             passed += 1
             octets += length
             header_octets += min(length, HEAD_LEN)
-            elided += 1 if action == PASS_PARTIAL else 0
-            computed += 1 if action >= FILL else 0
     if passed:
-        count_passed(state, work, in_port, out, passed, octets, header_octets, elided, computed)
+        count_passed(state, work, out, passed, octets, header_octets)
     return i

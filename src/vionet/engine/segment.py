@@ -211,8 +211,8 @@ def segment(state: State, work: Work, frame: Frame, out: int, accepts: int) -> i
     frame.gso_type = 0
     work.cut = 0
     copy(work.segment_hva, work.head_hva, frame.gso_header_len)
-    work.acted = plan(PARTIAL, accepts)
-    work.made = taken = each_segment(state, work, frame, out, work.acted)
+    taken = each_segment(state, work, frame, out, plan(PARTIAL, accepts))
+    work.made = taken
     mend(work, frame)
     frame.length = length
     frame.head_len = head_len
@@ -274,8 +274,7 @@ def deliver_large(state: State, work: Work, frame: Frame, out: int, accepts: int
         and accepts != STREAM
         and (frame.gso_type != VIRTIO_NET_HDR_GSO_UDP_L4 or frame.gso_segments <= UDP_WHOLE_MAX)
     ):
-        work.acted = plan(PARTIAL, accepts)
-        status = deliver_whole(state, work, frame, out, work.acted)
+        status = deliver_whole(state, work, frame, out, plan(PARTIAL, accepts))
         if status != RX_BUFFER_TOO_SMALL:
             return status
     if frame.in_place:

@@ -31,6 +31,7 @@ from vionet.engine.layout import (
 )
 from vionet.engine.parse import swap16
 from vionet.engine.status import STREAM_ERROR, STREAM_FRAME_INVALID, TX_BYTES, TX_FRAMES
+from vionet.engine.talk import tell_talks
 from vionet.engine.tell import finish
 from vionet.jit.kernel import INT, kernel
 from vionet.jit.libc import errno, read
@@ -134,5 +135,6 @@ def from_stream(state: State, work: Work, in_port: int) -> int:
         work.ledger[in_port, TX_BYTES] += length
         if status > 0:
             work.drops[in_port, status] += 1
+    tell_talks(work, in_port)
     finish(state, work)
     return done

@@ -238,7 +238,7 @@ class Fabric:
         array[index] = np.zeros(1, array.dtype)[0]
         for work in self._works:
             work.ledger[index] = work.drops[index] = 0
-            work.talks[index] = work.talks[:, index] = 0
+            work.talks[index] = work.talks[:, index] = work.talked[index] = 0
 
 
 def prepare_state(state: State, kind: FabricKind) -> None:
