@@ -137,7 +137,8 @@ def test_keys_in_a_terminal(lan: Listener) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+    ("number", "status"),
+    [(signal.SIGINT, 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)],
 )
 def test_signals_leave_a_whole_terminal(lan: Listener, number: int, status: int) -> None:
     """^C is how one ends; other signals are told by the status; nothing is left of the screen."""

@@ -33,7 +33,9 @@ from vionet.web.feed import SOCKETS_MAX, Source
 
 SHORTEST_S: Final = 0.1
 FIRST_S: Final = 0.5  # until the first rates are seen, at most
-_ENDS: Final = {signal.SIGINT: 0, signal.SIGHUP: 129, signal.SIGTERM: 143}  # with this status
+_ENDS: Final = {  # with this status
+    signal.SIGINT: 0, signal.SIGHUP: 129, signal.SIGQUIT: 131, signal.SIGTERM: 143,
+}  # fmt: skip
 
 
 class Figures:
