@@ -12,6 +12,7 @@ Addresses end in `_hva` (host) or `_gpa` (guest-physical); lengths are bytes.
 
 from typing import Annotated, Final
 
+from vionet.engine.entry import FdbEntry, Late, Region, Rule
 from vionet.engine.status import DROP_REASONS, LEDGER_KEYS
 from vionet.jit.record import Bytes, Ints, Record, Records, record_type
 
@@ -55,14 +56,6 @@ DROPS_LEN: Final = len(DROP_REASONS)
 LOCK_WORDS: Final = 8
 
 
-class Region(Record):
-    """One piece of guest memory, mapped here: [gpa, gpa + region_len) lies at hva."""
-
-    gpa: int
-    region_len: int
-    hva: int
-
-
 class Queue(Record):
     """One virtqueue.  Ring addresses are whole rings inside one region, checked once.
 
@@ -99,17 +92,6 @@ class Queue(Record):
     waits_ns: int  # since when a large frame waits for as many; 0: none does
     owed: int  # the driver is to be interrupted, whatever it asked for
     mirror_hva: int  # packed: where its position is kept for a restart; 0: nowhere
-
-
-class Rule(Record):
-    """What one network is to a port, as little-endian loads see addresses (`engine.guard`)."""
-
-    standing: int  # Standing
-    version: int  # 4: the address is in `first`; 6: in both
-    first: int
-    first_mask: int
-    second: int
-    second_mask: int
 
 
 class Port(Record):
@@ -178,15 +160,6 @@ class Port(Record):
     service: int  # 1: the control plane is at the other end (`ports.service_port`)
     n_rules: int  # 0: it may send from and to any IP address
     rules: Annotated[Records[Rule], RULES_MAX]
-
-
-class FdbEntry(Record):
-    """One address: key is 0 for an empty slot, else the MAC address plus VLAN above bit 48."""
-
-    key: int
-    port: int
-    seen_ns: int
-    fixed: int  # a locked port's own address: never moves, never ages
 
 
 class Capture(Record):
@@ -315,26 +288,6 @@ class Frame(Record):
     repaired: int  # its pseudo-header sum was put right
     tagged: int  # it carries that VLAN (or priority) in an outermost 802.1Q tag
     tci: int  # that tag's 16 bits, or those that a tag is to be made of
-
-
-class Late(Record):
-    """One delivery that is decided and still to be written (`deliver_guest.flush`)."""
-
-    dst_hva: int
-    header_len: int
-    header: int  # the first 8 bytes of the virtio-net header
-    csum_offset: int
-    head_hva: int
-    head_len: int
-    src_hva: int  # the rest, in one piece
-    rest: int
-    used_hva: int  # its used entry, and what to write there
-    used: int
-    action: int  # FILL or VERIFY: its L4 checksum is settled while the rest is copied; else 0
-    l4_off: int  # for that: where the L4 header begins, where its field is, and its seed
-    field: int
-    seed: int
-    out: int
 
 
 class Work(Record):
