@@ -67,6 +67,23 @@ def test_a_flood_tells_of_each_receiver() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("data", "parsed"),
+    [
+        (FLOW.datagram(b"\x08" + bytes(63), 1), "IPv4 at 14, ICMP"),
+        (replace(FLOW, version=6).datagram(b"\x80" + bytes(63), 58), "IPv6 at 14, ICMPv6"),
+        (FLOW.sctp(b"x").data, "IPv4 at 14, SCTP"),
+        (FLOW.datagram(bytes(64), 17, 0x2000), "IPv4 at 14, UDP, fragment"),
+        (FLOW.arp(), "ARP at 14"),
+    ],
+)
+def test_what_has_no_checksum_of_ours(data: bytes, parsed: str) -> None:
+    """The protocol is named where nothing of it is summed."""
+    text = frame_text(life(fabric(port("web"), port("db")), "web", "db", data, NetHeader()))
+    (line,) = (line for line in text.splitlines() if line.startswith("  parsed"))
+    assert f": {parsed}" == line[-len(parsed) - 2 :]
+
+
 def test_a_receiver_in_another_vlan_is_not_known_there() -> None:
     """A unicast that no flood takes to the receiver does not go there to be dropped."""
     header, data = FLOW.tcp(b"x").partial()

@@ -156,13 +156,13 @@ def _chain(live: SimpleNamespace | None) -> dict[str, int] | None:
 def _frame(frame: Frame, data: bytes) -> dict[str, Any]:
     """What the engine found in the headers."""
     kind = int.from_bytes(data[12:14], "big")
-    l3 = int(frame.l3) or kind
+    l3, l4 = int(frame.l3) or kind, int(frame.l4)
     return {
         "bytes": len(data),
         "to": data[:6].hex(":"),
         "from": data[6:12].hex(":"),
         "type": _TYPES.get(l3, f"{l3:#06x}"),
-        "l4": _PROTOCOLS.get(int(frame.l4), str(int(frame.l4))) if frame.l4_off else None,
+        "l4": _PROTOCOLS.get(l4, str(l4)) if frame.l3_off and l4 >= 0 else None,
         "l3_off": int(frame.l3_off),
         "l4_off": int(frame.l4_off),
         "l4_len": int(frame.l4_len),

@@ -131,8 +131,9 @@ def _header(header: Mapping[str, Any]) -> str:
 
 def _parsed(frame: Mapping[str, Any]) -> str:
     words = [f"{frame['from']} to {frame['to']}: {frame['type']} at {frame['l3_off']}"]
-    if frame["l4"]:
-        words.append(f"{frame['l4']} at {frame['l4_off']}, {frame['l4_len']} bytes")
+    if frame["l4"]:  # without its place where there is nothing to be summed
+        where = f" at {frame['l4_off']}, {frame['l4_len']} bytes" * bool(frame["l4_off"])
+        words.append(f"{frame['l4']}{where}")
     words += [word for word in ("fragment", "dhcp") if frame[word]]
     return ", ".join([*words, *([f"{n} segments"] if (n := frame["segments"]) else [])])
 
