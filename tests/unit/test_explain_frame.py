@@ -94,6 +94,16 @@ def test_a_receiver_in_another_vlan_is_not_known_there() -> None:
     )  # fmt: skip
 
 
+def test_a_copy_with_the_tag_of_its_receiver() -> None:
+    """A frame of a file is sent with the tag that its sender uses, its sum where it then is."""
+    document = fabric(port("web", trunk="10"), port("db", vlan=10))
+    header, data = FLOW.tcp(b"x").partial()
+    said = life(document, "web", None, data, header, 10)
+    assert (len(data) + 4, 38) == (said["frame"]["bytes"], said["header"]["csum_start"])
+    assert [("db", None)] == [(one["to"], one["drop"]) for one in said["deliveries"]]
+    assert "vlan_not_allowed" == life(document, "web", "db", data, header)["judged"]["drop"]
+
+
 FABRICS = [
     fabric(port("web"), port("db"), port("c", "stream")),
     fabric(port("web"), port("db", "guest", "GUEST_CSUM", "GUEST_TSO4", "GUEST_TSO6")),

@@ -11,7 +11,7 @@ from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Packet
 from scapy.utils import PcapNgWriter, PcapWriter
 
-from vionet.check.packet import Flow
+from vionet.check.packet import Flow, Frame
 from vionet.explain.pcap import PcapError, pick
 from vionet.spec.virtio_net import NetHeader
 
@@ -53,7 +53,7 @@ def test_both_formats(write: object, tmp_path: Path) -> None:
     """Each frame of a file is found by its number, with the bytes that it was written with."""
     path = (pcap if write is pcap else pcapng)(tmp_path / "file", *PACKETS)
     for number, packet in enumerate(PACKETS, 1):
-        assert (bytes(packet), NetHeader(), None) == pick(path, number)
+        assert (bytes(packet), NetHeader(), (), 0) == pick(path, number)
     with pytest.raises(PcapError, match="has 2 frames; give --frame 1 to 2"):
         pick(path, 3)
 
@@ -72,9 +72,66 @@ def test_a_comment_of_our_own(tmp_path: Path) -> None:
     packet = Ether(TSO.data)
     packet.comments = [SAID.encode()]
     picked = pick(pcapng(tmp_path / "file", PACKETS[0], packet), 2)
-    assert ("web", "db") == picked.pair
+    assert (("web", "db"), 0) == (picked.ports, picked.vid)
     assert NetHeader(1, 1, 0, 1400, 34, 16) == picked.header
     assert TSO.data == picked.data
+
+
+FLOW = Flow(b"\2\0\0\0\0\1", b"\2\0\0\0\0\2")
+INNER = FLOW.vxlan(FLOW.tcp(b"inside"))
+AT = f"csum_start={INNER.csum_start} csum_offset=16"
+
+
+@pytest.mark.parametrize(
+    ("frame", "partial", "said", "is_sent_partial"),
+    [
+        (TSO, False, f"{SAID}; finished in this copy", True),
+        (TSO, False, SAID.replace("passed partial", "filled"), True),
+        (TSO, True, SAID, True),
+        (TSO, True, f"{SAID}; finished in this copy", True),
+        (INNER, False, f"web → db: INNER_PARTIAL {AT} → filled; finished in this copy", True),
+        (TSO, False, f"{SAID}; one of its segments", True),
+        (INNER, True, f"web → tap: INNER_PARTIAL {AT} → passed partial", True),
+        (TSO, True, "web → db: UNKNOWN → verified, unfilled", False),
+        (TSO, False, "web → db: UNKNOWN → passed as it is", False),
+        (TSO, True, "tap → db: VALID → unfilled", False),
+    ],
+)
+def test_what_its_sender_gave(
+    frame: Frame, partial: bool, said: str, is_sent_partial: bool, tmp_path: Path
+) -> None:
+    """A finished copy of a partial frame is explained as the partial one, and the other way round:
+    no repair and no bad sum that there was not."""
+    header, data = frame.partial()
+    packet = Ether(data if partial else frame.data)
+    packet.comments = [said.encode()]
+    picked = pick(pcapng(tmp_path / "file", packet), 1)
+    assert (data if is_sent_partial else frame.data) == picked.data
+    assert (is_sent_partial, "VALID" in said) == tuple(
+        bool(picked.header.flags & flag) for flag in (1, 2)
+    )
+    if is_sent_partial:
+        assert header.csum_start == picked.header.csum_start
+
+
+def test_an_inner_sum_was_filled_and_the_outer_one_left(tmp_path: Path) -> None:
+    """As it was delivered, a tunnel's outer sum is partial; as it was sent, its inner one."""
+    header, sent = INNER.partial()
+    outer = Frame(INNER.data, 34, 6)
+    packet = Ether(outer.partial()[1])
+    packet.comments = [
+        f"web → db: INNER_PARTIAL {AT} → inner sum filled, outer one verified".encode()
+    ]
+    assert (sent, header) == pick(pcapng(tmp_path / "file", packet), 1)[:2]
+
+
+@pytest.mark.parametrize(("target", "ports"), [("all", 1), ("nobody", 1), ("db", 2)])
+def test_who_got_it(target: str, ports: int, tmp_path: Path) -> None:
+    """A frame that was flooded or refused has a sender alone; a VLAN is told too."""
+    packet = PACKETS[0].copy()
+    packet.comments = [f"web → {target} vlan 7: UNKNOWN".encode()]
+    picked = pick(pcapng(tmp_path / "file", packet), 1)
+    assert (("web", "db")[:ports], 7) == (picked.ports, picked.vid)
 
 
 @pytest.mark.parametrize(

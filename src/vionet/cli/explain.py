@@ -158,14 +158,15 @@ def _explain_file(
         picked = pick(path, number)
     except PcapError as error:
         raise Failure(str(error)) from None
-    pair = tuple(words) or picked.pair
-    if pair is None:
+    sender, *others = words or picked.ports or [""]
+    if not sender:
         raise click.UsageError(f"{path} does not say between which ports; name them")
-    _, here = _found(control, fabric, *pair)
+    _, here = _found(control, fabric, sender, *others)
     with engine_loaded():
         from vionet.explain.frame import life
         from vionet.explain.text import frame_text
-    document = life(here, pair[0], pair[1], picked.data, picked.header)
+    receiver, vid = next(iter(others), None), 0 if words else picked.vid
+    document = life(here, sender, receiver, picked.data, picked.header, vid)
     click.echo(json.dumps(document, indent=2) if as_json else frame_text(document))
 
 

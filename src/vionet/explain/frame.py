@@ -37,9 +37,15 @@ _TYPES: Final = {0x0800: "IPv4", 0x86DD: "IPv6", 0x0806: "ARP"}
 
 
 def life(
-    document: Mapping[str, Any], sender: str, receiver: str, data: bytes, header: NetHeader
-) -> dict[str, Any]:
-    """As if `sender` sent this frame, and the switch knew its destination behind `receiver`."""
+    document: Mapping[str, Any], sender: str, receiver: str | None, data: bytes, header: NetHeader,
+    vid: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """As if `sender` sent this frame, and the switch knew its destination behind `receiver`.
+
+    With a `vid` it may have the tag of another port of that VLAN.
+    """
+    (port,) = (port for port in document["ports"] if port["name"] == sender)
+    data, header = retagged(data, header, vid, options_of(port))
     with Twin(document) as twin:
         played = _played(twin, sender, receiver, data, header)
         return _told(twin, sender, data, header, played, None)
@@ -66,12 +72,18 @@ def as_sent(record: SimpleNamespace, sender: PortConfig) -> tuple[bytes, NetHead
     raw = int(record.header) & (1 << 64) - 1
     header = NetHeader.unpack(raw.to_bytes(8, "little"))
     header = header._replace(csum_offset=record.csum_offset)
-    data, tagged = record.data, record.data[12:14] == _TAG
-    wanted = record.vid not in (0, sender.vlan)
-    if not record.side or not record.vid or tagged == wanted:
+    return retagged(record.data, header, record.vid if record.side else 0, sender)
+
+
+def retagged(
+    data: bytes, header: NetHeader, vid: int, sender: PortConfig
+) -> tuple[bytes, NetHeader]:
+    """A frame of VLAN `vid`, 0 if that is not known, with the tag that its sender puts there."""
+    tagged, wanted = data[12:14] == _TAG, vid not in (0, sender.vlan)
+    if not vid or tagged == wanted:
         return data, header
     if wanted:
-        data = data[:12] + _TAG + record.vid.to_bytes(2, "big") + data[12:]
+        data = data[:12] + _TAG + vid.to_bytes(2, "big") + data[12:]
     else:
         data = data[:12] + data[16:]
     if header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM:

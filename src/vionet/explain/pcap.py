@@ -2,8 +2,9 @@
 
 How it works: libpcap reads the bytes, of pcap and pcapng alike.  A file of vionet's own has a
 comment beside each packet (`capture.note`), which libpcap does not tell: the blocks of a pcapng
-file are walked for it once more.  From the comment come the two ports and the header; without one,
-the checksum field says whether the sender left the sum partial.
+file are walked for it once more.  From the comment come the ports, the VLAN and the header; a sum
+that was finished in the copy, or for its receiver, is left partial again, one that the receiver got
+partial is finished.  Without one, the checksum field says whether the sender left the sum partial.
 
 Trust: the file is anybody's.  Only regular files are read, by libpcap one packet at a time, by the
 walk as many bytes as a packet may have; what does not fit ends it.
@@ -30,7 +31,12 @@ _PACKETS: Final = {6: 28, 3: 12, 2: 28}  # block types, and where their bytes be
 _LENGTH_AT: Final = {6: 20, 2: 20}  # where such a block says how many bytes it has
 _BLOCK_MAX: Final = 1 << 18
 _COMMENT: Final = 1
-_PAIR: Final = re.compile(r"([\w.-]+) → ([\w.-]+)[: ]")
+_PAIR: Final = re.compile(r"([\w.-]+) → ([\w.-]+)(?: vlan (\d{1,4}))?: ")
+_NO_PORT: Final = ("all", "nobody")
+_SEGMENT: Final = "one of its segments"
+_FILLED: Final = re.compile(rf"finished in this copy|{_SEGMENT}|→ filled|→ inner sum filled")
+_UNFILLED: Final = "unfilled"
+_WHOLE: Final = re.compile(r": (UNKNOWN|VALID)\b")
 _SUM: Final = re.compile(r"PARTIAL csum_start=(\d+) csum_offset=(\d+)")
 _GSO: Final = re.compile(r"gso (tcp4|tcp6|udp)( ecn)? size=(\d+)")
 _TYPES: Final = {
@@ -49,7 +55,8 @@ class Picked(NamedTuple):
 
     data: bytes
     header: NetHeader
-    pair: tuple[str, str] | None  # by its comment
+    ports: tuple[str, ...]  # by its comment: who sent it, and to whom if to one
+    vid: int  # and in which VLAN
 
 
 class _Packet(ctypes.Structure):
@@ -76,8 +83,32 @@ def pick(path: Path, number: int) -> Picked:
         )
     if not ETH_HLEN <= len(data) <= FRAME_MAX:
         raise PcapError(f"{path}: frame {number} has {len(data)} bytes, which no frame has")
-    pair = _PAIR.match(comment)
-    return Picked(data, _header(data, comment), (pair[1], pair[2]) if pair else None)
+    header, found = _header(data, comment), _PAIR.match(comment)
+    if _SUM.search(comment) and _FILLED.search(comment):
+        data = _left_open(data, header)
+    elif whole := _WHOLE.search(comment):
+        data = judge.finish(header, data) if _UNFILLED in comment else data
+        header = NetHeader(net.VIRTIO_NET_HDR_F_DATA_VALID * (whole[1] == "VALID"))
+    ports = tuple(one for one in found.groups()[:2] if one not in _NO_PORT) if found else ()
+    return Picked(data, header, ports, int(found[3] or 0) if found else 0)
+
+
+def _left_open(data: bytes, header: NetHeader) -> bytes:
+    """The frame before its sum was finished: the field held what the finished sum does not cover.
+
+    The sum of all the rest and the seed is the complement of the finished one.
+    """
+    field, at = header.csum_start + header.csum_offset, judge.parse(data)
+    if judge.l4_sum(data, partial=True) is judge.Sum.PARTIAL:
+        if header.csum_start == at.l4_off:
+            return data
+        data = judge.finish(header._replace(csum_start=at.l4_off, csum_offset=at.csum_off), data)
+    if field + 2 > len(data):
+        return data
+    rest = data[header.csum_start : field] + b"\0\0" + data[field + 2 :]
+    finished = int.from_bytes(data[field : field + 2], "big")
+    seed = judge.ones_sum(b"", (~finished & 0xFFFF) + judge.checksum(rest))
+    return data[:field] + (seed or 0xFFFF).to_bytes(2, "big") + data[field + 2 :]
 
 
 def _read(path: Path, number: int) -> tuple[bytes, int]:
@@ -160,7 +191,7 @@ def _header(data: bytes, comment: str) -> NetHeader:
     else:
         return NetHeader()
     header = NetHeader(net.VIRTIO_NET_HDR_F_NEEDS_CSUM, csum_start=start, csum_offset=offset)
-    if gso and len(data) > start + int(gso[3]):
+    if gso and _SEGMENT not in comment and len(data) > start + int(gso[3]):
         kind = _TYPES[gso[1]] | (net.VIRTIO_NET_HDR_GSO_ECN if gso[2] else 0)
         header = header._replace(gso_type=kind, gso_size=min(int(gso[3]), 0xFFFF))
     return header if start <= 0xFFFF and offset <= 0xFFFF else NetHeader()
