@@ -6,7 +6,7 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,7 @@ from vionet.daemon.control import (
     CLIENTS_MAX,
     LINE_MAX,
     Control,
-    ControlError,
     Requests,
-    ask,
-    ask_status,
 )
 from vionet.daemon.status import LivePort, status_document
 from vionet.engine.status import DROP_REASONS, LEDGER_KEYS
@@ -355,57 +352,3 @@ async def test_many_users_do_not_push_out_an_administrator(
         assert "status" in await said(reader)
         for _, writer in clients:
             writer.close()
-
-
-async def test_asking_nobody(run_dir: Path) -> None:
-    """A missing and a stale socket are told from one that answers nonsense."""
-    with pytest.raises(ControlError, match="nobody answers") as caught:
-        ask_status(run_dir / "none")
-    assert caught.value.stale
-
-    async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readline()
-        writer.write(b"220 mail\n")
-        writer.close()
-
-    async with await asyncio.start_unix_server(nonsense, run_dir / "c"):
-        with pytest.raises(ControlError, match="not vionet's") as caught:
-            await asyncio.to_thread(ask_status, run_dir / "c")
-        assert not caught.value.stale
-
-
-@pytest.mark.parametrize(
-    ("answer", "problem"),
-    [
-        (b"[" * 100_000, "the answer is not vionet's"),
-        (b'{"status":{}}', "no status"),
-        (b'{"status":{"fabrics":[1]}}', "no status"),
-        (b'{"status":{"fabrics":[{"name":"a"}]}}', "no status"),
-        (b'{"status":{"fabrics":[{"name":"a","ports":[{"name":7}]}]}}', "no status"),
-        (None, "no answer for"),
-    ],
-)
-async def test_an_answer_that_is_no_status(
-    run_dir: Path, answer: bytes | None, problem: str
-) -> None:
-    """Any other JSON than a status document is refused in a line, and so is what never ends."""
-    over = asyncio.Event()
-
-    async def strange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readline()
-        with suppress(ConnectionError):
-            while answer is None:
-                writer.write(b" ")
-                await writer.drain()
-                await asyncio.sleep(0.01)
-            writer.write(answer + b"\n")
-        writer.close()
-        over.set()
-
-    async with await asyncio.start_unix_server(strange, run_dir / "c"):
-        with pytest.raises(ControlError, match=problem) as caught:
-            if answer is None:
-                await asyncio.to_thread(ask, run_dir / "c", "status", wait_s=0.2)
-            await asyncio.to_thread(ask_status, run_dir / "c")
-        assert 1 == len(str(caught.value).splitlines())
-        await asyncio.wait_for(over.wait(), 60)
