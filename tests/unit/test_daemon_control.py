@@ -21,6 +21,7 @@ from vionet.daemon.control import (
     LINE_MAX,
     Control,
     Requests,
+    ask_status,
 )
 from vionet.daemon.status import LivePort, status_document
 from vionet.engine.status import DROP_REASONS, LEDGER_KEYS
