@@ -25,6 +25,11 @@ SEGMENT: Final = 1448
 SEGMENTS: Final = 45
 HEADERS: Final = 66  # Ethernet, IPv4, TCP with timestamps
 COMPLETE: Final = {"accepts": int(Accepts.COMPLETE), "takes_gso": 0}
+# ldh [12]; jeq #0x800, next, out; ldb [23]; jeq #6, in, out; in: ret #-1; out: ret #0
+TCP_ONLY: Final = bytes.fromhex(
+    "280000000c000000 1500000300080000 3000000017000000 1500000106000000"
+    "06000000ffffffff 0600000000000000"
+)
 Table = dict[str, tuple[Case, str]]  # a case, and which one it is compared with
 
 
@@ -72,6 +77,8 @@ def features(size: int, call_fd: int = -1) -> Table:
     table = {NEITHER: (replace(plain, kind=NO_LEARNING), ""), "plain": (plain, NEITHER)}
     table |= {"a wire": (wire, "plain")} | _ports(plain, size) | _sums(plain, size)
     table |= _rings(plain, size, call_fd)
+    table["captured"] = replace(plain, captured=b""), "plain"
+    table["captured, filtered out"] = replace(plain, captured=TCP_ONLY), "plain"
     return {
         name: (replace(case, name=f"{size} B: {name}"), to) for name, (case, to) in table.items()
     }

@@ -11,8 +11,10 @@ addresses.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
+from weakref import finalize
 
 import numpy as np
 
@@ -23,10 +25,11 @@ from vionet.bench.plug import plug_in, start_ring
 from vionet.engine.burst import from_guest
 from vionet.engine.fdb import note, pin
 from vionet.engine.kick import settle
-from vionet.engine.layout import STATE, WORK, State, Work
+from vionet.engine.layout import FRAME_MAX, RING_TAIL, STATE, WORK, State, Work
 from vionet.engine.status import DROP_REASONS, GSO_ALL, LEDGER_KEYS, Accepts, FabricKind
 from vionet.engine.vlan import VLAN_SHIFT
 from vionet.engine.worker import read_clock
+from vionet.fabric.capture import CaptureRing
 from vionet.fabric.fabric import prepare_state, prepared_work
 from vionet.jit import raw
 from vionet.jit.kernel import INT, kernel
@@ -39,6 +42,7 @@ RX: Final = 1
 ENTRIES: Final = 1024
 RING_LEN: Final = 1 << 18  # room for a ring's structures and its indirect tables
 PARTS_MAX: Final = 4
+CAPTURE_LEN: Final = 16 << 20  # bytes of a capture's ring: what a reader asks for by default
 DEFAULTS: Final = {"accepts": int(Accepts.UNIFORM), "takes_gso": GSO_ALL}
 NEXT = virtio.VRING_DESC_F_NEXT
 WRITE = virtio.VRING_DESC_F_WRITE
@@ -135,6 +139,15 @@ def post(side: Side) -> int:
     return side.chains
 
 
+@kernel(INT, STATE)
+def read_captures(state: State) -> int:
+    """What a reader does who keeps up, and nothing with what it reads."""
+    for c in range(state.n_captures):
+        capture = state.captures[c]
+        raw.store_release_i64(capture.ring_hva + RING_TAIL, capture.head)
+    return 0
+
+
 @kernel(INT, STATE, WORK, LAP, INT)
 def pump(state: State, work: Work, lap: Lap, laps: int) -> int:
     """Forward so many laps; *returns* the nanoseconds spent in bursts, -1 if one took nothing."""
@@ -149,6 +162,7 @@ def pump(state: State, work: Work, lap: Lap, laps: int) -> int:
                 return -1
             left -= taken
         elapsed += now_ns(lap.clock_hva) - start
+        read_captures(state)
     return elapsed
 
 
@@ -189,6 +203,7 @@ class Case:
     buffer_len: int = 2048
     working_set: int = 0  # bytes of both pools together, at least
     call_fd: int = -1  # the receiver's driver wants to be interrupted by this eventfd
+    captured: bytes | None = None  # all is, as far as this filter accepts it; none: no capture
 
 
 class Pair:
@@ -219,6 +234,10 @@ class Pair:
         table = self._pool(TX)
         for i, frame in enumerate(case.sent):
             table[i :: len(case.sent), : len(frame)] = np.frombuffer(frame, np.uint8)
+        if case.captured is not None:
+            ring = CaptureRing(self.state, nullcontext, None, CAPTURE_LEN, case.captured)
+            ring.start(FRAME_MAX, True)
+            finalize(self, ring.close)
         self.configure(case)
 
     def _pool(self, i: int) -> Bytes:
@@ -286,6 +305,8 @@ class Pair:
         for reason in np.flatnonzero(drops.sum(axis=0)):
             self.faults.append(f"{self.case.name}: frames were dropped, {DROP_REASONS[reason]}")
         drops[:] = 0
+        if self.state.captures[0].lost:
+            self.faults.append(f"{self.case.name}: records of the capture were lost")
         if elapsed < 0:
             raise RuntimeError(f"{self.case.name}: a frame was not taken")
         return elapsed / frames

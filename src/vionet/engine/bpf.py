@@ -14,8 +14,9 @@ whatever they change to meanwhile decides only whether the frame is recorded.
 from typing import Final
 
 from vionet.engine.layout import CAPTURE, FRAME, WORK, Capture, Frame, Work
+from vionet.engine.parse import swap16
 from vionet.jit.kernel import INT, kernel
-from vionet.jit.raw import load_u8
+from vionet.jit.raw import load_u8, load_u16
 
 U32 = 0xFFFFFFFF
 # linux/bpf_common.h: the parts of an opcode
@@ -43,14 +44,27 @@ def octet(work: Work, frame: Frame, off: int) -> int:
 
 
 @kernel(INT, WORK, FRAME, INT, INT)
-def peek(work: Work, frame: Frame, off: int, size: int) -> int:
-    """The `size` bytes at `off` as a number, -1 where the frame ends before."""
+def peek_far(work: Work, frame: Frame, off: int, size: int) -> int:
+    """`peek` beyond the head copy."""
     if off + size > frame.length:
         return -1
     value = 0
     for i in range(size):
         value = value << 8 | octet(work, frame, off + i)
     return value
+
+
+@kernel(INT, WORK, FRAME, INT, INT, inline=True)
+def peek(work: Work, frame: Frame, off: int, size: int) -> int:
+    """The `size` bytes at `off` as a number, -1 where the frame ends before."""
+    if off + size > frame.head_len:
+        return peek_far(work, frame, off, size)
+    at = work.head_hva + off
+    if size == 1:
+        return load_u8(at)
+    if size == 2:
+        return swap16(load_u16(at))
+    return swap16(load_u16(at)) << 16 | swap16(load_u16(at + 2))
 
 
 @kernel(INT, INT, INT, INT)
@@ -94,7 +108,7 @@ def holds(condition: int, a: int, operand: int) -> int:
     return 1 if a & operand else 0
 
 
-@kernel(INT, WORK, FRAME, INT, INT, INT)
+@kernel(INT, WORK, FRAME, INT, INT, INT, inline=True)
 def load(work: Work, frame: Frame, code: int, k: int, x: int) -> int:
     """What LD and LDX load, -1 where the frame ends before."""
     mode = code & 0xE0

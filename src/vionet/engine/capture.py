@@ -114,7 +114,7 @@ def wanted_plain(state: State, work: Work, in_port: int, out: int, i: int) -> in
     """Whether staged frame `i` is to be recorded.  *requires* that it lies in one piece."""
     frame = work.frame[0]
     port = state.ports[in_port]
-    take_chain(port, port.queues[work.tx_ring], work, frame, i)
+    take_chain(port, port.queues[1], work, frame, i)
     for c in range(state.n_captures):
         capture = state.captures[c]
         ports = capture.tx_ports >> in_port | capture.rx_ports >> out

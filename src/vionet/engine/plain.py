@@ -172,12 +172,9 @@ def count_passed(
     return 0
 
 
-@kernel(INT, STATE, WORK, INT, INT, INT)
-def pass_plain(state: State, work: Work, in_port: int, first: int, count: int) -> int:
-    """Pass staged frames from `first` on.  *returns* the first that is not plain, or `count`.
-
-    Their bytes are added to `work.passed_bytes`.
-    """
+@kernel(INT, STATE, WORK, INT, INT, INT, INT, inline=True)
+def pass_run(state: State, work: Work, in_port: int, first: int, count: int, seen: int) -> int:
+    """`pass_plain`, twice compiled: where nothing is captured (`seen` 0) nobody asks for frames."""
     sender = state.ports[in_port]
     if sender.steers or sender.trunk or sender.special & GUARDED:
         return first
@@ -185,7 +182,7 @@ def pass_plain(state: State, work: Work, in_port: int, first: int, count: int) -
     offers = sender.offers_partial
     limit = sender.mtu + ETH_HLEN if sender.mtu else U32
     most = limit
-    accepts = 0
+    accepts = captured = 0
     out = NOT_PLAIN
     low = high = 0
     passed = octets = header_octets = 0
@@ -207,11 +204,10 @@ def pass_plain(state: State, work: Work, in_port: int, first: int, count: int) -
             high = load_u32(head + 8)
             accepts = state.ports[out].accepts
             most = min(limit, state.ports[out].mtu + ETH_HLEN if state.ports[out].mtu else U32)
-            if (sender.special | state.ports[out].special) & CAPTURED:
-                if wanted_plain(state, work, in_port, out, i):
-                    break
-                high = -1  # the next one is asked about as well
+            captured = (sender.special | state.ports[out].special) & CAPTURED if seen else 0
         if length > most:
+            break
+        if seen and captured and wanted_plain(state, work, in_port, out, i):
             break
         done = pass_on(state, work, out, i, header_len, plan(csum, accepts))
         if done == 0:
@@ -224,3 +220,18 @@ def pass_plain(state: State, work: Work, in_port: int, first: int, count: int) -
     if passed:
         count_passed(state, work, out, passed, octets, header_octets)
     return i
+
+
+@kernel(INT, STATE, WORK, INT, INT, INT)
+def pass_plain(state: State, work: Work, in_port: int, first: int, count: int) -> int:
+    """Pass staged frames from `first` on.  *returns* the first that is not plain, or `count`.
+
+    Their bytes are added to `work.passed_bytes`.
+    """
+    return pass_run(state, work, in_port, first, count, 0)
+
+
+@kernel(INT, STATE, WORK, INT, INT, INT)
+def pass_unwanted(state: State, work: Work, in_port: int, first: int, count: int) -> int:
+    """`pass_plain` while something of the fabric is captured: frames that are wanted stop it."""
+    return pass_run(state, work, in_port, first, count, 1)
