@@ -1,6 +1,7 @@
 """Files of captures, as others read them: tshark, capinfos, scapy."""
 
 import os
+import resource
 import subprocess
 import time
 from pathlib import Path
@@ -15,7 +16,8 @@ from tests.reference.pcapng import blocks, options
 from tests.seen import Ring, header
 from vionet.capture.output import IsATerminal, Output
 from vionet.capture.pcapng import Interface, section
-from vionet.capture.reader import Reader, View
+from vionet.capture.reader import OUT_MAX, RECORD_MAX, Reader, View
+from vionet.capture.session import Session
 from vionet.engine.layout import FACT_JUDGED
 
 FRAME = Layers().tcp(b"x" * 1000)
@@ -169,6 +171,65 @@ def test_largest_file(tmp_path: Path) -> None:
         output.end(reader)
     assert 60_000 < path.stat().st_size <= 70_000
     assert 40 < len(fields(path, "frame.number"))
+
+
+def test_silence_is_said_once(tmp_path: Path) -> None:
+    """A file does not grow while nothing comes."""
+    path = tmp_path / "a.pcapng"
+    with Ring() as ring:
+        reader = reader_of(ring)
+        output = Output(str(path), HEAD)
+        output.begin(reader)
+        output.say(reader)
+        length = path.stat().st_size
+        output.say(reader)
+        assert length == path.stat().st_size
+        output.end(reader)
+    assert length < path.stat().st_size
+
+
+def test_full_disk_leaves_whole_blocks(tmp_path: Path) -> None:
+    """What of a block could not be written is taken back."""
+    path = tmp_path / "a.pcapng"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Ring(1 << 20) as ring:
+        reader = reader_of(ring)
+        output = Output(str(path), HEAD)
+        output.begin(reader)
+        for _ in range(100):
+            ring.put(FRAME.data)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                write_all(reader, output)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        output.close()
+    assert 48_000 < path.stat().st_size < 50_000
+    assert 40 < len(fields(path, "frame.number")) < 50
+
+
+@pytest.mark.one_lane  # of thousands
+def test_frame_of_most_segments(tmp_path: Path) -> None:
+    """2048 packets with long comments are more than is written at once, and than a file may have:
+    none is left out, and nothing waits for ever."""
+    many = Layers().tcp(bytes(2048 * 31))
+    words = PARTIAL | {"header": header(1, 1, 31, 34), "facts": FACT_JUDGED | 1}
+    words |= dict.fromkeys(("in_features", "out_features"), (1 << 63) - 1)
+    for rotate in (0, 70_000):
+        with Ring(1 << 20) as ring:
+            reader = reader_of(ring, View(segment=True))
+            reader._ports = {1: Interface("w" * 32), 2: Interface("d" * 32)}
+            path = tmp_path / f"{rotate}.pcapng"
+            session = Session(reader, Output(str(path), HEAD, rotate=rotate), ring.notify_fd)
+            ring.put(FRAME.data)
+            ring.put(many.partial, **words)
+            ring.put(FRAME.data)
+            session.run(0)
+        paths = sorted(tmp_path.glob(f"{rotate}*"))
+        assert OUT_MAX < paths[-1].stat().st_size < RECORD_MAX
+        found = [len(fields(one, "frame.number")) for one in paths]
+        assert ([1, 2049] if rotate else [2050]) == found
 
 
 def test_a_terminal_is_no_file() -> None:

@@ -140,6 +140,7 @@ def test_requests(lan: Lan) -> None:
         assert ("lan", "a", 1 << 20) == (answer["fabric"], answer["port"], answer["ring"])
         assert 2 == len(fds)
         lan.send(FRAME)
+        lan.recorded(1)
         (one,) = lan.fabric["captures"]
         assert {"number": 0, "ports": ["a"], "records": 1, "lost": 0} == one
         with connected(lan.control, "capture", **WANTED):
@@ -246,8 +247,31 @@ def test_pipe(lan: Lan) -> None:
     os.close(writer)
     lan.send(*[FRAME] * 1000)  # more than a pipe takes
     assert select.select([reader], [], [], WAIT_S)[0]
-    end(child)
+    child.send_signal(signal.SIGINT)
+    assert 1 == child.wait(WAIT_S)
+    assert b"no whole file" in child.communicate()[1]
     os.close(reader)
+
+
+def test_a_signal_does_not_cut_what_is_read(lan: Lan, tmp_path: Path) -> None:
+    """Whoever reads a pipe late gets the file to its end; nobody at a pipe's other end is no reason
+    to stay."""
+    reader, writer = os.pipe()
+    child = lan.capture("a", "-w", "-", stdout=writer)
+    os.close(writer)
+    lan.send(*[FRAME] * 500)
+    lan.recorded(500)
+    child.send_signal(signal.SIGTERM)
+    path = tmp_path / "a.pcapng"
+    with path.open("wb") as file, os.fdopen(reader, "rb") as pipe:
+        file.write(pipe.read())
+    end(child, None)
+    assert 500 == len(read_file(path))
+    os.mkfifo(tmp_path / "fifo")
+    child = lan.capture("a", "-w", str(tmp_path / "fifo"))
+    child.send_signal(signal.SIGINT)
+    assert 1 == child.wait(WAIT_S)
+    child.communicate()
 
 
 @pytest.mark.parametrize(
@@ -257,6 +281,8 @@ def test_pipe(lan: Lan) -> None:
         (["a", "--filter", "tcp prt 3"], 1, "--filter 'tcp prt 3': can't parse filter expression"),
         (["a", "-w", "/none/such"], 1, "/none/such: No such file or directory"),
         (["a", "-w", "/dev/full"], 1, "No space left on device"),
+        (["a", "--filter", "\udcff"], 1, "--filter: not UTF-8"),
+        (["a", "-w", "/", "--rotate", "1M"], 2, "-w /: names no file"),
         (["a", "--rotate", "1M"], 2, "--rotate and --max-size are for files; give -w FILE"),
         (["a", "-w", "x", "--keep", "3"], 2, "--keep is for the files of --rotate; give both"),
         (["a", "-w", "x", "--rotate", "1M", "--max-size", "1M"], 2, "give one of them"),

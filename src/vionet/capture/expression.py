@@ -26,13 +26,16 @@ def compiled(expression: str, library: str | None = None) -> bytes:
     """The instructions (`struct sock_filter`) of an expression; none where it is empty."""
     if not expression.strip():
         return b""
+    try:
+        text = expression.encode()
+    except UnicodeEncodeError:
+        raise ExpressionError("--filter: not UTF-8; write names in ASCII") from None
     pcap = _libpcap(library)
     handle = pcap.pcap_open_dead(_ETHERNET, _SNAP_LEN)
     if not handle:
         raise ExpressionError("libpcap has no memory for a filter; do without --filter")
     program = _Program()
     try:
-        text = expression.encode()
         if b"\0" in text:
             raise ExpressionError("--filter: a zero byte; leave it out")
         if pcap.pcap_compile(handle, ctypes.byref(program), text, 1, _NO_NETMASK):

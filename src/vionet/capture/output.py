@@ -5,7 +5,8 @@ and then before it, the statistics of every interface.  In turn they are named a
 them, `FILE_00001_20261126093000.pcapng`; the oldest is removed where more than `keep` would stay.
 
 Invariants: blocks are written whole, but for a pipe whose writing was interrupted; a file grows
-beyond its limit by one packet at most, and only where that is larger than the limit.
+beyond its limit only where a single packet is larger, and to twice that packet at most.  On a
+full disk what was written of a block is taken back.
 """
 
 import os
@@ -36,7 +37,9 @@ class Output:
         self._files: deque[Path] = deque()
         self._number = 0
         self._fd = -1
-        self.blocking = False  # writing may take as long as somebody else likes
+        self._said: dict[int, tuple[int, int]] = {}  # statistics, by interface
+        # Opening and writing may take as long as somebody else likes.
+        self.blocking = True
 
     def begin(self, reader: Reader) -> None:
         """Open the next file."""
@@ -44,6 +47,7 @@ class Output:
         self._begun_ns = time.time_ns()
         self._written = self._described = self._packets = 0
         self._before = reader.packets, reader.lost
+        self._said.clear()
         self._open()
         self._put(self._section)
         self._describe(reader)
@@ -70,21 +74,24 @@ class Output:
 
     @property
     def oversize(self) -> bool:
-        """Whether the next packet has to go into a file that it is too large for."""
-        return bool(self._rotate and not self._packets)
+        """Whether the next packet is written however large it is."""
+        return not self._limit or bool(self._rotate and not self._packets)
 
     def say(self, reader: Reader) -> None:
-        """Write the statistics as they are."""
+        """Write the statistics of interfaces that have others than before."""
         packets, lost = self._before
         for number, count in enumerate(reader.packets):
             before = packets[number] if number < len(packets) else 0
             missed = reader.lost - lost if number == 0 else 0
-            now_ns = time.time_ns()
-            self._put(statistics(number, self._begun_ns, now_ns, count - before, missed))
+            counts = count - before, missed
+            if self._said.get(number) != counts:
+                self._said[number] = counts
+                self._put(statistics(number, self._begun_ns, time.time_ns(), *counts))
 
     def end(self, reader: Reader) -> None:
         """Finish the file and close it."""
         self._describe(reader)
+        self._said.clear()
         self.say(reader)
         self.close()
 
@@ -120,9 +127,27 @@ class Output:
         self._described = len(reader.descriptions)
 
     def _put(self, data: bytes | memoryview) -> None:
-        self._written += len(data)
-        while len(data):
-            data = data[os.write(self._fd, data) :]
+        put = 0
+        try:
+            while put < len(data):
+                put += os.write(self._fd, data[put:])
+        except OSError:
+            if not self.blocking:
+                end = os.lseek(self._fd, 0, os.SEEK_CUR)
+                os.ftruncate(self._fd, end - put + whole(data, put))
+            raise
+        self._written += put
+
+
+def whole(blocks: bytes | memoryview, length: int) -> int:
+    """How many of the first `length` bytes are whole blocks."""
+    end = 0
+    while end + 8 <= length:
+        after = end + int.from_bytes(blocks[end + 4 : end + 8], "little")
+        if after > length:
+            break
+        end = after
+    return end
 
 
 class IsATerminal(OSError):
@@ -136,7 +161,6 @@ class Lines(Output):
         """`line` makes it of a packet's block."""
         super().__init__("-", b"")
         self._line = line
-        self.blocking = True
 
     def begin(self, reader: Reader) -> None:
         """Nothing stands above them."""
@@ -148,7 +172,8 @@ class Lines(Output):
             length = int.from_bytes(blocks[4:8], "little")
             lines.append(self._line(reader, blocks[:length]) + "\n")
             blocks = blocks[length:]
-        sys.stdout.write("".join(lines))
+        code = sys.stdout.encoding
+        sys.stdout.write("".join(lines).encode(code, "replace").decode(code))
         sys.stdout.flush()
 
     def say(self, reader: Reader) -> None:

@@ -40,12 +40,13 @@ from vionet.capture.compiled.layout import (
 from vionet.capture.note import Kind, comment
 from vionet.capture.pcapng import INBOUND, OUTBOUND, Interface, interface, packet_options
 from vionet.engine.deliver_stream import OUT_LEN
-from vionet.engine.layout import FRAME_MAX, RING_LOST, RING_PAGE, State
+from vionet.engine.layout import FRAME_MAX, RING_HEAD, RING_LOST, RING_PAGE, State
 from vionet.engine.status import GSO_ALL, PortKind
 from vionet.fabric.fabric import prepared_work
 from vionet.jit.record import address_of, allocate
 
 OUT_MAX: Final = 1 << 20  # bytes of blocks that are written at once
+RECORD_MAX: Final = 6 << 20  # that one record makes: 2048 segments with the longest options
 F_GET_SEALS: Final = 1034
 F_SEAL_SHRINK: Final = 2
 
@@ -85,7 +86,7 @@ class Reader:
         records = mmap.mmap(ring_fd, ring_len, prot=mmap.PROT_READ, offset=RING_PAGE)
         self._records = np.frombuffer(records, np.uint8)
         self._notify_fd, self._view, self._port_of = notify_fd, view, port_of
-        self._out = np.zeros(OUT_MAX + SLACK_LEN, np.uint8)
+        self._out = np.zeros(RECORD_MAX + SLACK_LEN, np.uint8)
         self._notes = np.zeros((NOTES_MAX, NOTE_LEN), np.uint8)
         self._send = np.zeros(OUT_LEN, np.uint8)
         self._state, self._reading = allocate(State), allocate(Reading)
@@ -119,6 +120,15 @@ class Reader:
         return int(self._page[RING_LOST // 8])
 
     @property
+    def head(self) -> int:
+        """Bytes that were ever put into the ring."""
+        return int(self._page[RING_HEAD // 8])
+
+    def has_read(self, head: int) -> bool:
+        """Whether it is as far."""
+        return int(self._reading.tail) >= head
+
+    @property
     def packets(self) -> list[int]:
         """Written so far, by interface."""
         return [int(n) for n in self._reading.packets[: len(self.interfaces)]]
@@ -136,7 +146,7 @@ class Reader:
         """What is in the ring as blocks, at most `room` bytes of them; and whether there is more
         for which there was no room."""
         reading = self._reading
-        reading.out_len, reading.room = 0, min(room, OUT_MAX)
+        reading.out_len, reading.room = 0, min(room, RECORD_MAX)
         status = UNKNOWN_KIND
         while status == UNKNOWN_KIND:
             status = read_on(self._state, self._work, reading)

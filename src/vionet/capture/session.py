@@ -3,7 +3,8 @@
 How it works: what has come is written; after that the reader lingers for some milliseconds, so that
 vionet need not wake it for each frame under load, and where nothing came it sleeps.  It ends with a
 signal, the time, the number of packets, the size, with vionet, or when nobody reads any more; what
-is in the ring by then is written, and the file finished.
+is in the ring by then is written, and the file finished.  Who reads a pipe has a moment for that;
+who does not read by then gets no more.
 
 Invariants: whatever ends it, a regular file is complete.  What cannot be written because a pipe's
 reader is slow stays in the ring and is lost there, never in vionet.
@@ -16,16 +17,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from vionet.capture.output import Lines, Output
-from vionet.capture.reader import OUT_MAX, Reader
+from vionet.capture.output import SIZE_MIN, Lines, Output
+from vionet.capture.reader import RECORD_MAX, Reader
 
 LINGER_S: Final = 0.003
 SAY_S: Final = 2.0  # between statistics
-DRAIN_S: Final = 1.0  # for what is in the ring at the end
+DRAIN_S: Final = 1.0  # for a pipe's reader to take what is in the ring at the end
+AGAIN_S: Final = 0.1
 
 
 class _Ended(Exception):
-    """A signal came while writing to who does not read."""
+    """Who ought to read did not, after a signal."""
 
 
 class Session:
@@ -35,14 +37,18 @@ class Session:
         """It lasts as long as the other end of `peer_fd`."""
         self._reader, self._output, self._peer_fd = reader, output, peer_fd
         self._over = self._writing = False
+        self.cut = False  # the file ends in the middle
 
-    def run(self, duration_s: float | None = None) -> None:
-        """Capture until something ends it."""
+    def run(
+        self, duration_s: float | None = None, begun: Callable[[], None] = lambda: None
+    ) -> None:
+        """Capture until something ends it; a signal can when `begun` is called."""
         with suppress(BrokenPipeError, _Ended), self._signals() as wake_fd:
-            self._output.begin(self._reader)
+            begun()
+            self._written(self._output.begin)
             self._go_on(wake_fd, duration_s)
-            until = time.monotonic() + DRAIN_S
-            while self._turn() and time.monotonic() < until:
+            head = self._reader.head
+            while not self._reader.has_read(head) and self._turn():
                 pass
             self._written(self._output.end)
         self._output.close()
@@ -75,7 +81,10 @@ class Session:
             if not output.oversize:
                 self._over = True
                 return False
-            blocks, more = reader.blocks(OUT_MAX)
+            room = max(output.room(reader), SIZE_MIN)
+            while not blocks and more and room < RECORD_MAX:
+                room *= 2
+                blocks, more = reader.blocks(room)
         if not blocks:
             return False
         self._written(lambda reader: output.write(reader, blocks))
@@ -90,22 +99,28 @@ class Session:
 
     @contextmanager
     def _signals(self) -> Iterator[int]:
-        """SIGINT and SIGTERM end the capture; *yields* what is readable then."""
+        """SIGINT and SIGTERM end the capture, a second one at once; *yields* what is readable
+        then."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)
-        numbers = signal.SIGINT, signal.SIGTERM
+        numbers = signal.SIGINT, signal.SIGTERM, signal.SIGALRM
         before = {number: signal.signal(number, self._end) for number in numbers}
         wake_fd = signal.set_wakeup_fd(theirs.fileno())
         try:
             with ours, theirs:
                 yield ours.fileno()
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             signal.set_wakeup_fd(wake_fd)
             for number, action in before.items():
                 signal.signal(number, action)
 
     def _end(self, number: int, frame: object) -> None:
-        self._over = True
-        if self._writing:
+        if self._over and self._writing:
+            self.cut = True
             raise _Ended
+        if not self._over:
+            # Again and again, because it may come just before there is something to write.
+            signal.setitimer(signal.ITIMER_REAL, DRAIN_S, AGAIN_S)
+        self._over = True

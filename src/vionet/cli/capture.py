@@ -82,9 +82,11 @@ def capture(name: str | None, fabric: str | None, control: Path | None, **asked:
 def _check(asked: dict[str, Any]) -> None:
     """What does not go together."""
     where, rotate, limit = asked["where"], asked["rotate"], asked["max_size"]
+    if where is not None and not Path(where).name:
+        raise click.UsageError(f"-w {where}: names no file")
     if asked["delivered"] and asked["segment"]:
         raise click.UsageError("--segment is for finished packets; leave out --as-delivered")
-    if (rotate or limit) and where in (None, "-"):
+    if (rotate and where in (None, "-")) or (limit and where is None):
         raise click.UsageError("--rotate and --max-size are for files; give -w FILE")
     if rotate and limit:
         raise click.UsageError("--max-size ends what --rotate goes on with; give one of them")
@@ -138,11 +140,12 @@ def _capture(
     view = View(asked["snap"] or 0, *shown)
     with captured(path, document, port, view, code, ring_len) as (reader, line_fd):
         session = Session(reader, _output(asked), line_fd)
-        if not quiet:
-            click.echo(f"capturing {port or document['name']}; ^C ends it", err=True)
-        session.run(asked["duration"])
+        begun = f"capturing {port or document['name']}; ^C ends it"
+        session.run(asked["duration"], lambda: None if quiet else click.echo(begun, err=True))
         if not quiet:
             click.echo(f"{sum(reader.packets)} packets, {reader.lost} records lost", err=True)
+        if session.cut:
+            raise Failure("nobody read the rest: what is behind the pipe has no whole file")
         if reader.broken:
             raise Failure("the ring ended in the middle; vionet died, or is another version")
 

@@ -124,13 +124,13 @@ def captured(
     fds: list[int] = []
     try:
         asked = connected(path, "capture", wait_s=PATIENCE_S, fds=fds, port=port, **members)
-        with asked as (connection, answer, _):
+        with asked as (connection, _, _):
             ports = Ports(path, fabric)
             if len(fds) != 2:
                 raise RingError("no ring came")
             first = ports.interface(port) if port else ports.whole
             ring_fd, notify_fd = fds
-            reader = Reader(ring_fd, notify_fd, answer["ring"], view, first, ports.of)
+            reader = Reader(ring_fd, notify_fd, ring_len, view, first, ports.of)
             yield reader, connection.fileno()
     except RingError as error:
         raise ControlError(path, f"{error}; use the same version of vionet on both sides") from None
