@@ -129,8 +129,13 @@ class CaptureRing:
         self._words = judged(code)
         self._tx_ports = 0 if indices is None else signed(sum(1 << index for index in set(indices)))
         self._rx_ports = EVERY_PORT if indices is None else self._tx_ports
-        self.fd, self._memory = _sealed_memory(RING_PAGE + ring_len)
         self.notify_fd, self._wake_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            self.fd, self._memory = _sealed_memory(RING_PAGE + ring_len)
+        except OSError:
+            os.close(self.notify_fd)
+            os.close(self._wake_fd)
+            raise
 
     def start(self, snap_len: int, whole: bool) -> None:
         """Record, at most so many bytes of a frame; `whole` where its sum is to be finished."""
