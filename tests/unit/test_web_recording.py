@@ -97,24 +97,32 @@ async def test_child_that_fails_says_why() -> None:
 
 
 async def test_file_that_gets_too_large_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The child is asked to end, and what it still says is passed on; if it goes on, no more is
-    read of it."""
+    """The child is told where to end; of one that goes on no more is read."""
+    assert f"--max-size={recording.BYTES_MAX}" in wanted().argv
     monkeypatch.setattr(recording, "BYTES_MAX", 100_000)
-    monkeypatch.setattr(recording, "_GRACE_BYTES", 100_000)
-    endless = "while :; do printf %01000d 0; done"
-    whole = await recorded(f"trap 'printf the-end; exit' TERM; {endless}")
-    assert whole.endswith(b"the-end")
-    stubborn = await recorded(f"trap '' TERM; {endless}")
-    assert 200_000 <= len(stubborn) < 400_000
+    with pytest.raises(RecordingError, match="more comes"):
+        await recorded("while :; do printf %01000d 0; done")
+
+
+async def test_file_that_breaks_off_is_no_file() -> None:
+    """A child that ends with an error in the middle, or is killed, is not the end of a file."""
+    with pytest.raises(RecordingError, match=r"^the ring is broken$"):
+        await recorded("printf begin; echo the ring is broken >&2; exit 1")
+    with pytest.raises(RecordingError, match="was killed"):
+        await recorded("printf begin; kill -9 $$")
 
 
 async def test_child_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After its time it is asked to end, and then left; no child remains."""
-    monkeypatch.setattr(recording, "_START_S", -0.8)
+    """After its time it is told to end, and then killed, also while nobody reads."""
     monkeypatch.setattr(recording, "_GRACE_S", 0.1)
-    assert b"begin" == await recorded(
-        "trap '' TERM; printf begin; sleep 60 & wait; wait", seconds=1
-    )
+    polite = "trap 'printf the-end; exit' TERM; printf begin; sleep 60 & wait"
+    assert b"beginthe-end" == await recorded(polite, seconds=1)
+    stubborn = "trap '' TERM; printf begin; sleep 60 & wait; wait"
+    made = await Recording.start(wanted(seconds=1), ["sh", "-c", stubborn])
+    await made._process.wait()
+    with pytest.raises(RecordingError, match="was killed"):
+        assert b"begin" == b"".join([piece async for piece in made.pieces()])
+    await made.close()
 
 
 async def test_closing_leaves_no_child() -> None:

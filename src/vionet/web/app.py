@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from pathlib import Path
 from typing import Final
 
+import structlog
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
@@ -69,7 +70,10 @@ class Guarded:
 
 
 class Streamed(StreamingResponse):
-    """A stream after which `closing` is called, however it ends."""
+    """A stream after which `closing` is called, however it ends.
+
+    One that breaks off is left without its end, so that whoever reads it finds it broken, too.
+    """
 
     def __init__(
         self,
@@ -85,6 +89,9 @@ class Streamed(StreamingResponse):
         """Send it."""
         try:
             await super().__call__(scope, receive, send)
+        except RecordingError as error:
+            log = structlog.get_logger("vionet.web")
+            log.warning("capture broke off", problem=str(error))
         finally:
             await self._closing()
 

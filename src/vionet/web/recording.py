@@ -1,11 +1,12 @@
 """A capture that the page asked for: `vionet capture` as a child, its file passed on as it comes.
 
-How it works: the child writes pcapng to a pipe for as long as was asked.  Where the file gets too
-large, or time is up, the child is told to end, and still says what it has to; then it is killed.
+How it works: the child writes pcapng to a pipe for as long as was asked, and until the file is as
+large as it may be.  If it is still there after its time, it is told to end; then it is killed.
 
-Invariants: at most `RECORDINGS_MAX` at once, each with at most `SECONDS_MAX` and about
-`BYTES_MAX`; nothing of a request reaches a shell, or can be taken for an option; whoever starts one
-closes it, and then no child is left.
+Invariants: at most `RECORDINGS_MAX` at once, each with at most `SECONDS_MAX` and `BYTES_MAX`,
+whoever reads it, or does not; one whose file is not whole ends with a `RecordingError`; nothing of
+a request reaches a shell, or can be taken for an option; whoever starts one closes it, and then no
+child is left.
 Trust: the request comes from a browser that has the cookie; the filter is judged by the child, by
 libpcap and by vionet.
 """
@@ -28,7 +29,6 @@ BYTES_MAX: Final = 64 << 20
 REQUEST_LEN_MAX: Final = 4096
 FILTER_LEN_MAX: Final = 1024
 _NAME_LEN_MAX: Final = 128
-_GRACE_BYTES: Final = 1 << 20
 _GRACE_S: Final = 5.0
 _START_S: Final = 120.0  # the first capture of a version compiles
 _ERROR_LEN_MAX: Final = 2000
@@ -80,6 +80,7 @@ class Wanted:
         """The child's command line."""
         return [
             *(sys.executable, "-m", "vionet", "capture", "-q", "-w", "-"),
+            f"--max-size={BYTES_MAX}",
             *(f"--control={self.socket}", f"--fabric={self.fabric}", f"--duration={self.seconds}"),
             *([f"--filter={self.expression}"] if self.expression else []),
             *(["--as-delivered"] if self.as_delivered is True else []),
@@ -100,11 +101,11 @@ def _want_text(what: str, value: object, most: int) -> None:
 class Recording:
     """One child that captures."""
 
-    def __init__(self, process: asyncio.subprocess.Process, wanted: Wanted) -> None:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self._deadline = asyncio.get_running_loop().time() + wanted.seconds + _START_S
         self._said = asyncio.create_task(self._listen())
         self._first = b""
+        self._end_after(_START_S)
 
     @classmethod
     async def start(cls, wanted: Wanted, argv: Sequence[str] = ()) -> "Recording":
@@ -117,9 +118,11 @@ class Recording:
             stderr=pipe,
             process_group=0,
         )
-        made = cls(process, wanted)
+        made = cls(process)
         try:
             made._first = await made._piece()
+            made._timer.cancel()
+            made._end_after(wanted.seconds + _GRACE_S)
             if not made._first:
                 raise RecordingError(await made._said or "vionet capture ended without a word")
         except BaseException:
@@ -129,31 +132,28 @@ class Recording:
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The file."""
-        piece, length, most = self._first, 0, BYTES_MAX
+        piece, length = self._first, 0
         while piece:
             yield piece
             length += len(piece)
-            if length > most:
-                if most > BYTES_MAX:
-                    return
-                most += _GRACE_BYTES
-                self._end()
+            if length > 2 * BYTES_MAX:
+                raise RecordingError("more comes than was asked for")
             piece = await self._piece()
+        if await self._process.wait():
+            raise RecordingError(await self._said or "vionet capture was killed")
 
     async def _piece(self) -> bytes:
         assert self._process.stdout is not None
-        loop = asyncio.get_running_loop()
-        for _ in range(2):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, self._deadline - loop.time())):
-                    return await self._process.stdout.read(_PIECE)
-            self._end()
-        return b""
+        return await self._process.stdout.read(_PIECE)
 
-    def _end(self) -> None:
+    def _end_after(self, seconds: float, number: int = signal.SIGTERM) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._end, number)
+
+    def _end(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
-            self._process.terminate()
-        self._deadline = asyncio.get_running_loop().time() + _GRACE_S
+            os.killpg(self._process.pid, number)
+        if number == signal.SIGTERM:
+            self._end_after(_GRACE_S, signal.SIGKILL)
 
     async def _listen(self) -> str:
         """Read what it says until it ends.  *returns* the last line."""
@@ -165,7 +165,7 @@ class Recording:
 
     async def close(self) -> None:
         """Have it gone."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._timer.cancel()
+        self._end(signal.SIGKILL)
         self._said.cancel()
         await self._process.wait()
