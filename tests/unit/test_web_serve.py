@@ -163,11 +163,16 @@ def test_events_are_for_a_few(run_dir: Path, start: Children) -> None:
 @pytest.mark.parametrize(
     ("argument", "status", "words"),
     [
-        ("--listen=0.0.0.0:0", 2, "loopback"),
+        (
+            "--listen=0.0.0.0:0",
+            2,
+            "loopback address, and it tells everything to whoever reaches it; "
+            "listen on 127.0.0.1, and come by `ssh -L",
+        ),
         ("--listen=192.0.2.1:0", 2, "loopback"),
         ("--listen=[::]:0", 2, "loopback"),
         ("--listen=example.org:80", 2, "loopback"),
-        ("--listen=8080", 2, "127.0.0.1"),
+        ("--listen=8080", 2, "write 127.0.0.1:8080 or [::1]:8080"),
         ("--listen=/run/web.sock", 2, "HOST:PORT"),
         ("--token-file=none", 1, "none: No such file"),
         ("--token-file=open", 1, "chmod 600 open"),

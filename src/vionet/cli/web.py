@@ -15,6 +15,8 @@ from vionet.daemon.place import control_sockets, runtime_folder
 from vionet.vhost_user.listener import SocketError
 
 _TOKEN_LEN: Final = 16, 256
+_WRITE: Final = "write 127.0.0.1:8080 or [::1]:8080"
+_ELSEWHERE: Final = "listen on 127.0.0.1, and come by `ssh -L 8080:127.0.0.1:8080 HOST`"
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 
 
@@ -83,7 +85,7 @@ def web(
 
 def _listener(text: str) -> TcpListener:
     try:
-        address = endpoint.parse(text)
+        address = endpoint.parse(text, _WRITE, _ELSEWHERE)
     except ValueError as error:
         raise click.UsageError(f"--listen {error}") from None
     if address.path is not None:

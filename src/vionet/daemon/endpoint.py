@@ -21,6 +21,7 @@ from vionet.vhost_user.listener import Listener, SocketError
 _TCP: Final = re.compile(r"(?:\[([^\]]*)\]|([^:]*)):([0-9]{1,5})")
 _HOST: Final = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::[0-9]{1,5})?")
 _WRITE: Final = "write 127.0.0.1:9464, [::1]:9464 or unix:/run/vionet/metrics.sock"
+_ELSEWHERE: Final = "listen on 127.0.0.1 behind a reverse proxy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,13 +67,14 @@ class UnixListener(Listener):
 AnyListener = TcpListener | UnixListener
 
 
-def parse(text: str) -> Address:
-    """An address from its text; *raises* ValueError with what is wrong and how to mend it."""
+def parse(text: str, write: str = _WRITE, elsewhere: str = _ELSEWHERE) -> Address:
+    """An address from its text; *raises* ValueError with what is wrong and how to mend it: what to
+    `write`, and how to be reached from `elsewhere`."""
     if text.startswith("unix:") or "/" in text:
         return _unix(*text.removeprefix("unix:").split(","))
     found = _TCP.fullmatch(text)
     if found is None:
-        raise ValueError(f"{text}: neither an address with its port nor a path; {_WRITE}")
+        raise ValueError(f"{text}: neither an address with its port nor a path; {write}")
     host, port = found[1] or found[2], int(found[3])
     if port > 65535:
         raise ValueError(f"{text}: there are 65535 ports; choose one of those")
@@ -80,7 +82,7 @@ def parse(text: str) -> Address:
         host = "127.0.0.1"
     if not _loopback(host):
         problem = "not a loopback address, and it tells everything to whoever reaches it"
-        raise ValueError(f"{text}: {problem}; listen on 127.0.0.1 behind a reverse proxy")
+        raise ValueError(f"{text}: {problem}; {elsewhere}")
     return Address(host=host, port=port)
 
 
