@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from structlog.testing import capture_logs
 
-from tests.unit.test_daemon_control import Plugs
+from tests.unit.still_fabric import Plugs
 from vionet import __version__
 from vionet.cli import main
 from vionet.config import PortConfig, parse_switch

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.unit.test_daemon_control import StillPort
+from tests.unit.still_fabric import StillPort
 from tests.unit.test_daemon_running import Lan
 from vionet.config import parse_switch
 from vionet.daemon.control import RequestError

@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as families
 
 from tests.tools import ROOT
-from tests.unit.test_daemon_control import Plugs, StillPort
+from tests.unit.still_fabric import Plugs, StillPort
 from vionet.config import parse_switch
 from vionet.daemon.metrics import LEDGER, METRICS, WATCHED, Moment, exposition
 from vionet.daemon.status import status_document

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.test_daemon_control import Plugs, StillPort
+from tests.unit.still_fabric import Plugs, StillPort
 from vionet.config import parse_switch, parse_wire
 from vionet.daemon.access import Peer
 from vionet.daemon.control import Control, RequestError, ask_port

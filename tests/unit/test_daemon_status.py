@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.unit.test_daemon_control import Plugs, StillPort
+from tests.unit.still_fabric import Plugs, StillPort
 from vionet.config import parse_switch
 from vionet.daemon.status import fabric_document
 from vionet.engine.layout import TALK_BYTES, TALK_COMPUTED, TALK_ELIDED, TALK_FRAMES
