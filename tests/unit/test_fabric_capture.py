@@ -31,7 +31,8 @@ def reader(ring: CaptureRing) -> RingReader:
 
 def test_each_delivery_has_one_record() -> None:
     """Guests of two workers send to each other and to everybody at once: what each receives is what
-    was recorded for it, whole, in the order of each sender; a capture of one port sees its part."""
+    was recorded for it, whole, in the order of each sender; a capture of one port sees its part.
+    Who spoke to whom adds up."""
     with switch(3) as (fabric, guests):
         serials = {int(guest.record.serial): guest.mac for guest in guests}
         whole = fabric.add_capture(None, **SETTINGS)
@@ -56,6 +57,8 @@ def test_each_delivery_has_one_record() -> None:
             assert last.get(way, -1) < number
             last[way] = number
             came[record.out_serial] += record.drop == 0
+        frames = sum(frames for _, _, frames, *_ in fabric.talks())
+        assert sum(guest.ledger["rx_frames"] for guest in guests) == frames
         counts = {int(w.guest.record.serial): w.count for w in witnesses}
         assert counts == came
         mine = int(guests[0].record.serial)

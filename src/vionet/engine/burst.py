@@ -30,7 +30,7 @@ from vionet.engine.layout import (
     State,
     Work,
 )
-from vionet.engine.plain import pass_plain, pass_unwanted
+from vionet.engine.plain import pass_staged
 from vionet.engine.receive import outgrown, reserve
 from vionet.engine.share import CAPTURED
 from vionet.engine.status import (
@@ -128,10 +128,7 @@ def from_guest(state: State, work: Work, in_port: int, ring: int) -> int:
     while done < count:
         if done >= retry:
             i = done
-            if state.n_captures:
-                done = pass_unwanted(state, work, in_port, i, count)
-            else:
-                done = pass_plain(state, work, in_port, i, count)
+            done = pass_staged(state, work, in_port, i, count)
             if done == count:
                 break
             misses = misses + 1 if done == i else 0

@@ -1,7 +1,7 @@
 """The straight path: the usual frame from a guest, without a `Frame`.
 
 How it works: most frames are untagged IPv4 or IPv6 with TCP or UDP and nothing unusual about
-their header, their ports or the buffer that they go to.  `pass_plain` looks at each staged head
+their header, their ports or the buffer that they go to.  `pass_run` looks at each staged head
 copy with local variables only and delivers by `pass_on`; who the last frame went to is kept,
 because most frames follow their predecessor.  It stops in front of the first frame that is not
 plain in every respect, which then goes the long way (`forward`), where alone frames are refused,
@@ -174,7 +174,7 @@ def count_passed(
 
 @kernel(INT, STATE, WORK, INT, INT, INT, INT, inline=True)
 def pass_run(state: State, work: Work, in_port: int, first: int, count: int, seen: int) -> int:
-    """`pass_plain`, twice compiled: where nothing is captured (`seen` 0) nobody asks for frames."""
+    """`pass_staged`, twice compiled: where nothing is captured (`seen` 0) no filter is asked."""
     sender = state.ports[in_port]
     if sender.steers or sender.trunk or sender.special & GUARDED:
         return first
@@ -224,14 +224,22 @@ def pass_run(state: State, work: Work, in_port: int, first: int, count: int, see
 
 @kernel(INT, STATE, WORK, INT, INT, INT)
 def pass_plain(state: State, work: Work, in_port: int, first: int, count: int) -> int:
-    """Pass staged frames from `first` on.  *returns* the first that is not plain, or `count`.
-
-    Their bytes are added to `work.passed_bytes`.
-    """
+    """`pass_staged` where nothing is captured."""
     return pass_run(state, work, in_port, first, count, 0)
 
 
 @kernel(INT, STATE, WORK, INT, INT, INT)
 def pass_unwanted(state: State, work: Work, in_port: int, first: int, count: int) -> int:
-    """`pass_plain` while something of the fabric is captured: frames that are wanted stop it."""
+    """`pass_staged` while something is captured: frames that are wanted stop it."""
     return pass_run(state, work, in_port, first, count, 1)
+
+
+@kernel(INT, STATE, WORK, INT, INT, INT)
+def pass_staged(state: State, work: Work, in_port: int, first: int, count: int) -> int:
+    """Pass staged frames from `first` on.  *returns* the first that is not plain, or `count`.
+
+    Their bytes are added to `work.passed_bytes`.
+    """
+    if state.n_captures:
+        return pass_unwanted(state, work, in_port, first, count)
+    return pass_plain(state, work, in_port, first, count)
