@@ -115,7 +115,7 @@ async def test_file_that_breaks_off_is_no_file() -> None:
 async def test_child_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """After its time it is told to end, and then killed, also while nobody reads."""
     monkeypatch.setattr(recording, "_GRACE_S", 60)
-    polite = "trap 'printf the-end; exit 0' TERM; printf begin; sleep 60 & wait"
+    polite = "trap 'printf the-end; exit 0' TERM; printf begin; sleep 60 >/dev/null 2>&1 & wait"
     made = await Recording.start(wanted(), ["sh", "-c", polite])
     made._end_after(0)
     assert b"beginthe-end" == b"".join([piece async for piece in made.pieces()])
