@@ -198,6 +198,7 @@ class _Example:
     """A port as it may look in the status document."""
 
     serial = 1
+    last_mac = 0x525400000001
     netdev = None
     mtu = None
     state = "attached"

@@ -21,6 +21,7 @@ from tests.interop.peers.process import Peer, until
 from tests.interop.peers.shell import Shell
 from tests.interop.peers.traffic import addresses, converse, no_bad_checksums, transfer
 from tests.interop.peers.vionet import SOURCE, Vionet
+from tests.reference.pcapng import blocks, options
 
 pytestmark = pytest.mark.root
 TAP = "vntruth0"
@@ -47,6 +48,11 @@ class Seeing(Recording):
         self.child.process.send_signal(signal.SIGINT)
         assert 0 == self.child.wait(120), self.child.tail()
         assert re.search(r"[1-9]\d* packets, 0 records lost", self.child.output())
+
+    def macs(self) -> dict[str, str]:
+        """Of the interfaces in the file, by their names."""
+        found = [options(body[8:]) for kind, body in blocks(self.file.read_bytes()) if kind == 1]
+        return {said[2].decode(): said.get(6, b"").hex(":") for said in found}
 
     def frames(self) -> list[bytes]:
         """All frames, in the order of the file."""
@@ -134,6 +140,8 @@ def test_w32_w65_captures_are_true_and_change_nothing(lab: Lab) -> None:
     assert before == during == unread
     no_bad_checksums(b, c)
     assert 1 == a.bad_checksums()["UdpInCsumErrors"], "and nothing else was ever bad"
+    macs = {guest.name: guest.run("cat /sys/class/net/eth0/address").strip() for guest in (a, b, c)}
+    assert macs.items() <= fabric.macs().items()
     judge(finished, delivered, fabric, (a, b, c))
 
 

@@ -64,6 +64,7 @@ class StillPort:
     """A port that nobody uses."""
 
     serial: int = 1
+    last_mac: int = 0
     netdev: str | None = None
     mtu: int | None = None
     state: str = "waiting"

@@ -39,6 +39,7 @@ class BusyPort:
     """A port that has seen frames."""
 
     serial = 1
+    last_mac = 0
     netdev = None
     mtu = 1500
     offloads = 0

@@ -45,7 +45,7 @@ def document() -> Any:
         counts={"tx_frames": 3},
         lost={"rx_ring_full": 2},
     )
-    tap = StillPort(serial=4, netdev="t0", mtu=1500, worker=1)
+    tap = StillPort(serial=4, last_mac=0x0200000000FE, netdev="t0", mtu=1500, worker=1)
     shown = status_document([(config, Plugs({"a": attached, "t": tap}))])
     shown["fabrics"][0]["time_ns"] = 17  # the same in each
     return shown
@@ -101,15 +101,15 @@ def test_document_has_the_stable_shape() -> None:
     assert [talk] == fabric["talks"]
     first, second = fabric["ports"]
     assert {
-        "name", "kind", "serial", "netdev", "state", "mac", "mtu", "locked", "ip", "keep_off",
-        "reach", "isolated", "offloads",
+        "name", "kind", "serial", "netdev", "state", "mac", "last_mac", "mtu", "locked", "ip",
+        "keep_off", "reach", "isolated", "offloads",
         "policy", "offload",
         "offered", "features", "refused", "queues", "queues_offered", "vlan", "trunk",
         "worker", "link", "warnings", "ledger", "drops",
     } == set(first)  # fmt: skip
     assert ("a", "guest", "attached") == (first["name"], first["kind"], first["state"])
-    whose = ("serial", "netdev", "mtu")
-    assert [(1, None, None), (4, "t0", 1500)] == [
+    whose = ("serial", "netdev", "mtu", "last_mac")
+    assert [(1, None, None, None), (4, "t0", 1500, "02:00:00:00:00:fe")] == [
         tuple(port[key] for key in whose) for port in fabric["ports"]
     ]
     assert ("52:54:00:00:00:01", True, "complete") == (

@@ -167,6 +167,6 @@ class Ports:
     def _learn(self, fabric: Mapping[str, Any]) -> None:
         for port in fabric["ports"]:
             said = f"{port['kind']} of {fabric['name']}, policy {port['policy']}"
-            one = self._make(port["name"], said, port["mac"])
+            one = self._make(port["name"], said, port["mac"] or port["last_mac"])
             self._known.setdefault(port["serial"], one)
             self._by_name[port["name"]] = self._known[port["serial"]]

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from vionet.config import FabricConfig, PortConfig
 from vionet.config.feature import preset_of
-from vionet.config.option import trunk_text
+from vionet.config.option import mac_text, trunk_text
 from vionet.spec import virtio
 
 VERSION: Final = 1
@@ -23,6 +23,10 @@ class LivePort(Protocol):
     @property
     def serial(self) -> int:
         """Its number among all ports that the fabric ever had."""
+
+    @property
+    def last_mac(self) -> int:
+        """The address that it last sent from, 0 where none is known."""
 
     @property
     def netdev(self) -> str | None:
@@ -131,6 +135,7 @@ def port_document(config: PortConfig, live: LivePort) -> dict[str, Any]:
         "netdev": live.netdev,
         "state": live.state,
         "mac": config.mac_text,
+        "last_mac": mac_text(live.last_mac) if live.last_mac else None,
         "mtu": live.mtu,
         "locked": config.locked,
         **{key: [str(one) for one in getattr(config, key)] for key in ("ip", "keep_off", "reach")},

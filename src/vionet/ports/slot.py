@@ -190,6 +190,11 @@ class Plugged:
         return int(self._slot.record.serial)
 
     @property
+    def last_mac(self) -> int:
+        """The source address that it last sent from on a switch; 0: none is known."""
+        return int(self._slot.record.last_src) & (1 << 48) - 1
+
+    @property
     def netdev(self) -> str | None:
         """What the host calls the network device behind it; a guest's and a stream's is unknown."""
         return None
