@@ -1,7 +1,8 @@
 """A capture from its begin to its end: the ring, what is made of it, and who may end it.
 
-How it works: what has come is written; after that the reader lingers for some milliseconds, so that
-vionet need not wake it for each frame under load, and where nothing came it sleeps.  It ends with a
+How it works: what has come is written; when the ring is empty the reader lingers for some
+milliseconds, so that vionet need not wake it for each frame under load, and where nothing came it
+sleeps.  It ends with a
 signal, the time, the number of packets, the size, with vionet, or when nobody reads any more; what
 is in the ring by then is written, and the file finished.  Who reads a pipe has a moment for that;
 who does not read by then gets no more.
@@ -37,6 +38,7 @@ class Session:
         """It lasts as long as the other end of `peer_fd`."""
         self._reader, self._output, self._peer_fd = reader, output, peer_fd
         self._over = self._writing = False
+        self._behind = False  # there is more in the ring than was written at once
         self.cut = False  # the file ends in the middle
 
     def run(
@@ -64,6 +66,8 @@ class Session:
             if now - said >= SAY_S:
                 said = now
                 self._written(self._output.say)
+            if self._behind:
+                continue
             if busy:
                 time.sleep(LINGER_S)
             elif self._peer_fd in self._reader.wait(
@@ -85,6 +89,7 @@ class Session:
             while not blocks and more and room < RECORD_MAX:
                 room *= 2
                 blocks, more = reader.blocks(room)
+        self._behind = more and bool(blocks)
         if not blocks:
             return False
         self._written(lambda reader: output.write(reader, blocks))

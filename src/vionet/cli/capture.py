@@ -22,7 +22,7 @@ SIZE_MIN = 65536  # bytes that a limit is at least
 class _Number(click.ParamType[float]):
     """A number with a unit."""
 
-    def __init__(self, name: str, units: dict[str, int], least: float) -> None:
+    def __init__(self, name: str, units: dict[str, float], least: float) -> None:
         self.name, self._units, self._least = name, units, least
 
     def convert(
@@ -38,7 +38,7 @@ class _Number(click.ParamType[float]):
 
 
 SIZE = _Number("SIZE", {"": 1, "k": 1000, "K": 1000, "M": 10**6, "G": 10**9}, SIZE_MIN)
-TIME = _Number("TIME", {"": 1, "s": 1, "ms": 0.001, "m": 60, "h": 3600}, 0)  # type: ignore[dict-item]
+TIME = _Number("TIME", {"": 1, "s": 1, "ms": 0.001, "m": 60, "h": 3600}, 0)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,6 +1,7 @@
 """`vionet web`: the live page."""
 
 import secrets
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,12 +53,8 @@ def web(
     Prints the page's address, with the token that opens it, and `ready`.  The page only shows,
     unless --allow-capture says otherwise.
     """
-    try:
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError:
-        problem = "starlette and uvicorn are missing: pip install 'vionet[web]'"
-        raise Failure(f"web: {problem}") from None
+    if not (find_spec("starlette") and find_spec("uvicorn")):
+        raise Failure("web: starlette and uvicorn are missing: pip install 'vionet[web]'")
     from vionet.web.app import Web
     from vionet.web.guard import Keys
     from vionet.web.serve import serve

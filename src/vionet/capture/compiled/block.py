@@ -87,6 +87,7 @@ def next_record(reading: Reading, head: int) -> int:
         if size < SEEN_LEN or size & 7 or size > min(head - reading.tail, reading.ring_len - off):
             return BROKEN
         copy(reading.seen_hva, hva, SEEN_LEN)
+        seen.record_len = size  # as it was measured
         if (
             between(0, seen.cap_len, min(size - SEEN_LEN, FRAME_LIMIT) + 1)
             & between(seen.cap_len, seen.length, FRAME_LIMIT + 1)
